@@ -1,0 +1,1 @@
+"""Jobs: one science task per module, each behind the seam of `base`."""

@@ -1,0 +1,49 @@
+"""The seam between s1batch and a science task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from s1batch.columns import Column
+from s1batch.records import Answer, ModelIdentity, PlanEntry, Record, Request, Response, Sampling
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a job needs to know to resolve a request: the model that will answer, and how it samples."""
+
+    model: ModelIdentity
+    sampling: Sampling
+    seed: int = 0
+
+
+class Job(Protocol):
+    """Turns records into requests and responses into typed answers; pure, picklable, without state."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The answer's columns; every `Answer.fields` holds a subset of these."""
+
+    @property
+    def prompt_hash(self) -> str:
+        """Hash of the templates and the schema."""
+
+    def outline(self, entry: PlanEntry) -> str:
+        """Return the text of the prompt as far as it is known before reading (for counting tokens)."""
+
+    def prepare(self, record: Record, settings: Settings) -> Request:
+        """Build the request.
+
+        Raises:
+            SourceError: This record cannot be asked about (a template that fails on it): becomes a `refused` row.
+        """
+
+    def interpret(self, record: Record, response: Response) -> Answer:
+        """Turn a response without error into an answer; `record` comes without its payload."""
+
+    def merge(self, rows: pl.DataFrame) -> pl.DataFrame | None:
+        """Merge the answers of overlapping chunks; None when the job has nothing to merge."""

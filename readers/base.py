@@ -1,0 +1,34 @@
+"""The seam between s1batch and a kind of data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from s1batch.columns import Column
+from s1batch.records import Chunk, InventoryItem, PlanEntry, Record
+
+
+class Reader(Protocol):
+    """Plans an archive from its metadata and reads planned chunks; holds no open files between calls.
+
+    A reader pickles (workers get a copy), and `read` may be called from several threads at once.
+    """
+
+    @property
+    def lineage(self) -> tuple[Column, ...]:
+        """The columns that tell where a row's data came from; every `Record.lineage` holds just these."""
+
+    def plan(self) -> Iterator[InventoryItem | PlanEntry]:
+        """Scan headers and yield the whole archive as inventory items, and every chunk exactly once.
+
+        Items and entries may be interleaved. The items' counts add up to the archive; every sample of a `selected`
+        item lies in at least one chunk; a file that cannot be opened yields an `unreadable` item and one entry whose
+        refusal says so. The order is that of the files, and is the same in every process.
+        """
+
+    def read(self, chunks: Sequence[Chunk]) -> Iterator[Record]:
+        """Yield one record for each chunk, in the order given, opening each file once per call where that pays.
+
+        A chunk that cannot be read yields a record with a `refusal`; nothing is raised for bad data.
+        """

@@ -1,0 +1,1 @@
+"""The seismic reader: MiniSEED through pymseed, every other waveform format through ObsPy."""

@@ -1,0 +1,37 @@
+"""The base of all models of the job file, and the tag that tells what may change between runs.
+
+Every field of a job is an *answer* field (it can change a row, so results made with another value are refused) or a
+*placement* field (it only says where and how fast the work is done).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Config(BaseModel):
+    """A frozen model that refuses unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+def placement(default: Any = ..., **kwargs: Any) -> Any:
+    """Declare a field that cannot change an answer: workers, limits, URLs, output paths."""
+    return Field(default, json_schema_extra={"s1batch": "placement"}, **kwargs)
+
+
+def answer_fields(model: BaseModel, prefix: str = "") -> dict[str, Any]:
+    """Return the fields that can change a row, as {dotted name: plain value}, nested models unfolded."""
+    found: dict[str, Any] = {}
+    for name, info in type(model).model_fields.items():
+        extra = info.json_schema_extra
+        if isinstance(extra, dict) and extra.get("s1batch") == "placement":
+            continue
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            found.update(answer_fields(value, f"{prefix}{name}."))
+        else:
+            found[f"{prefix}{name}"] = model.model_dump(mode="json", include={name})[name]
+    return found

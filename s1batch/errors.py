@@ -1,0 +1,98 @@
+"""Every error that s1batch raises on purpose.
+
+    S1BatchError                what, where, what to do; printed as one line        exit code 1
+    |-- UsageError              a wrong command line                                exit code 2
+    |   `-- JobFileError        a wrong job file
+    |-- MissingExtra            a package that this job needs is not installed      exit code 2
+    |-- ConflictError           the job and the results disagree                    exit code 4
+    |   `-- LockedError         another run holds the results                       exit code 4
+    |-- Interrupted             stopped by a signal; run again to go on             exit code 75
+    |-- ResultsError            the results cannot be read or written               exit code 1
+    |-- SourceError             an input cannot be read: becomes a row              (never ends a run)
+    `-- EngineError             an engine failed on a request: becomes a row        (never ends a run)
+        `-- EngineUnavailable   the engine as a whole is gone                       exit code 1
+
+A failure of one piece of data is no exception at the top: it becomes a row with an `Outcome` and a `Reason`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from s1batch.records import Reason
+
+
+class S1BatchError(Exception):
+    """The base of all errors; the text says what happened, to what, and what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(S1BatchError):
+    """The command line or an argument of the Python API is wrong."""
+
+    exit_code = 2
+
+
+class JobFileError(UsageError):
+    """The job file is wrong; the text names the field, its value and the valid ones."""
+
+
+class MissingExtra(S1BatchError):
+    """A package is missing; the text holds the command that installs it."""
+
+    exit_code = 2
+
+
+class ConflictError(S1BatchError):
+    """The job disagrees with what the results directory already holds."""
+
+    exit_code = 4
+
+
+class LockedError(ConflictError):
+    """Another run holds these results, or this part of them."""
+
+
+class Interrupted(S1BatchError):
+    """A signal ended the run in good order; running again goes on from here."""
+
+    exit_code = 75
+
+
+class ResultsError(S1BatchError):
+    """The results directory is damaged, or cannot be written."""
+
+
+class SourceError(S1BatchError):
+    """One input cannot be read.
+
+    Args:
+        reason: Why, as one of the closed set of codes.
+        detail: What happened, to which file.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class EngineError(S1BatchError):
+    """An engine did not answer one request.
+
+    Args:
+        reason: Why, as one of the closed set of codes.
+        detail: What the engine said.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class EngineUnavailable(EngineError):
+    """The engine is gone for every request, not for one; the run stops rather than fail the whole archive."""
+
+    exit_code = 1
