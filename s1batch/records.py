@@ -115,13 +115,15 @@ class Address:
         source: The stream that the data belong to, such as the channel `BW.RJOB..EHZ`; empty where there is none.
         root: The name of the root folder (not its path) below which `path` lies.
         path: The file, relative to the root, encoded by `s1batch.paths`.
-        slices: The selected ranges.
+        slices: The selected ranges; for time series the first is the window in `time_ns`.
+        rate_hz: Recorded sampling rate of the stream (of its grid, where it jitters); None outside time series.
     """
 
     source: str = ""
     root: str
     path: str
     slices: tuple[Slice, ...] = ()
+    rate_hz: float | None = None
 
 
 @dataclass(frozen=True)
