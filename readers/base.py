@@ -27,6 +27,22 @@ class Reader(Protocol):
         refusal says so. The order is that of the files, and is the same in every process.
         """
 
+    def files(self) -> Iterator[str]:
+        """Yield the encoded relative paths of all files, without opening them."""
+
+    def check_source(self, path: str, size: int, mtime_ns: int, sha256: str) -> str | None:
+        """Look at a file again.
+
+        Args:
+            path: The encoded relative path.
+            size: Its size in bytes when it was planned.
+            mtime_ns: Its modification time when it was planned.
+            sha256: Its content hash when it was planned; empty when none was taken.
+
+        Returns:
+            What differs from the plan, in words; None when nothing does.
+        """
+
     def read(self, chunks: Sequence[Chunk]) -> Iterator[Record]:
         """Yield one record for each chunk, in the order given, opening each file once per call where that pays.
 

@@ -73,9 +73,12 @@ class SourceError(S1BatchError):
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
+        super().__init__(reason, detail)  # both, so that the error pickles
         self.reason = reason
         self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 class EngineError(S1BatchError):
@@ -87,9 +90,12 @@ class EngineError(S1BatchError):
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
+        super().__init__(reason, detail)  # both, so that the error pickles
         self.reason = reason
         self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 class EngineUnavailable(EngineError):

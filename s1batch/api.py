@@ -1,0 +1,196 @@
+"""The Python API, which the command line calls too."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from s1batch.accounting import Account
+from s1batch.assembly import engine_facts, make_job, make_reader
+from s1batch.jobfile import JobLike, LoadedJob, load_job
+from s1batch.plan_store import PlanStore
+from s1batch.planner import PlanTotals
+from s1batch.results.schema import RowSchema
+from s1batch.results.status import Status, status
+from s1batch.results.store import ResultsStore
+from s1batch.results.verify import Verdict, verify
+from s1batch.run import RunOptions, RunSummary, execute
+from s1batch.runspec import RunSpec, read_run_spec
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Say = Callable[[str], None]
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+def run(
+    job: JobLike,
+    output: str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    options: RunOptions | None = None,
+    say: Say = _silent,
+    stop: threading.Event | None = None,
+) -> Results:
+    """Run or resume a job, and return its results.
+
+    Args:
+        job: Path of a job file, a mapping, or a `JobFile`.
+        output: Results folder; the job's own when left out.
+        overrides: `a.b=c` settings.
+        options: Subset, retry, scheduler.
+        say: Receives lines for a person.
+        stop: Set it (from another thread) to end in good order.
+
+    Raises:
+        JobFileError: The job is wrong.
+        ConflictError: The results hold answers of another job, or another run works on them.
+        Interrupted: `stop` was set.
+
+    Example:
+        >>> results = s1batch.run("job.yaml")  # doctest: +SKIP
+        >>> results.scan().filter(pl.col("outcome") == "ok").collect()  # doctest: +SKIP
+    """
+    loaded = load_job(job, overrides)
+    path = Path(output) if output is not None else loaded.output
+    summary = execute(loaded, path, options, say=say, stop=stop, terminal=False)
+    return Results(path, summary=summary)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan that was made without running anything.
+
+    Attributes:
+        loaded: The job.
+        totals: What the plan adds up to.
+        account: Where every sample of the archive goes.
+        told: What was found out about the engine.
+        folder: Where plan.parquet and inventory.parquet were written; None when they were not kept.
+    """
+
+    loaded: LoadedJob
+    totals: PlanTotals
+    account: Account
+    told: str = ""
+    folder: Path | None = None
+
+
+def plan(job: JobLike, *, overrides: Sequence[str] = (), offline: bool = False, folder: str | Path | None = None) -> Plan:
+    """Plan a job: read headers, cut chunks, apply the engine's rules; ask nothing.
+
+    Args:
+        job: Path of a job file, a mapping, or a `JobFile`.
+        overrides: `a.b=c` settings.
+        offline: Contact no endpoint, not even to resolve `auto`.
+        folder: Keep plan.parquet and inventory.parquet there; a temporary folder when left out.
+    """
+    from tempfile import TemporaryDirectory
+
+    from s1batch.planning import write_plan
+
+    loaded = load_job(job, overrides)
+    facts = engine_facts(loaded, offline=offline)
+    task = make_job(loaded)
+    reader = make_reader(loaded, facts.rules)
+    with TemporaryDirectory(prefix="s1batch-plan-") as scratch:
+        where = Path(folder) if folder is not None else Path(scratch)
+        where.mkdir(parents=True, exist_ok=True)
+        totals = write_plan(loaded, facts, task, reader, where)
+        account = Account.of(PlanStore(where))
+    return Plan(loaded, totals, account, facts.told, Path(folder) if folder is not None else None)
+
+
+def open_results(path: str | Path) -> Results:
+    """Open the results of an earlier run.
+
+    Raises:
+        ResultsError: There are none.
+    """
+    results = Results(Path(path))
+    _ = results.run_spec
+    return results
+
+
+class Results:
+    """A results folder."""
+
+    def __init__(self, path: Path, summary: RunSummary | None = None) -> None:
+        self.path = path
+        self.summary = summary
+
+    def __repr__(self) -> str:
+        return f"Results({str(self.path)!r})"
+
+    @cached_property
+    def run_spec(self) -> RunSpec:
+        """The job as written and as resolved, versions, model and prompt hash."""
+        from s1batch.results.layout import Layout
+
+        return read_run_spec(Layout(self.path).run_json)
+
+    @cached_property
+    def loaded(self) -> LoadedJob:
+        """The job that made these results."""
+        spec = self.run_spec
+        return load_job(spec.job_resolved, base_dir=Path(spec.base_dir))
+
+    @cached_property
+    def schema(self) -> RowSchema:
+        """The columns."""
+        facts = engine_facts(self.loaded, offline=True)
+        return RowSchema(make_reader(self.loaded, facts.rules).lineage, make_job(self.loaded).columns)
+
+    def scan(self, *, unfinished: bool = False) -> pl.LazyFrame:
+        """Return the rows; those of unfinished parts too, when asked."""
+        store = ResultsStore(self.path, self.schema)
+        return store.scan_all() if unfinished else store.scan()
+
+    def merged(self) -> pl.LazyFrame:
+        """Return the answers merged over overlapping chunks (picks, for `seismic-pick`)."""
+        from s1batch.results.merged import scan_merged
+
+        return scan_merged(self.path)
+
+    def status(self) -> Status:
+        """Return how far the run is."""
+        return status(self.path)
+
+    def account(self) -> Account:
+        """Return where every sample of the archive went."""
+        return Account.of(PlanStore(self.path))
+
+    def verify(self, *, sources: bool = False) -> Verdict:
+        """Prove that plan, rows and archive agree.
+
+        Args:
+            sources: Look at the input files again too: size, time, and content where a hash was recorded.
+        """
+        check: Any = None
+        if sources:
+            facts = engine_facts(self.loaded, offline=True)
+            check = make_reader(self.loaded, facts.rules).check_source
+        return verify(self.path, check)
+
+    def merge(self) -> int | None:
+        """Write merged/ again from the rows; return its number of rows, None when the job has nothing to merge."""
+        from s1batch.results.merged import write_merged
+
+        frame = make_job(self.loaded).merge(self.scan().collect())
+        if frame is not None:
+            write_merged(self.path, frame)
+        return None if frame is None else frame.height
+
+    def picks(self) -> pl.DataFrame:
+        """Return seismic picks in QuakeFlow's column names."""
+        from s1batch.jobs.quakeflow import quakeflow_picks
+
+        return quakeflow_picks(self.scan().collect())

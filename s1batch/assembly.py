@@ -1,0 +1,199 @@
+"""From a job file to the three actors: the reader, the job and the engine.
+
+The only place that knows which class serves which `kind`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from s1batch import __version__
+from s1batch.engine.base import Engine
+from s1batch.engine.http.spec import HttpEngineSpec
+from s1batch.engine.reference.spec import ReferenceEngineSpec
+from s1batch.engine.replay import ReplayEngineSpec
+from s1batch.engine.rules import RULES, Rules, estimate_text_tokens
+from s1batch.errors import ConflictError, UsageError
+from s1batch.jobfile import LoadedJob
+from s1batch.jobs.base import Job, Settings
+from s1batch.readers.base import Reader
+from s1batch.records import ModelIdentity, Sampling
+from s1batch.windows import ExtentValue, WindowSpec
+
+
+REPLAY_IN_FLIGHT = 256
+"""Requests that a replay engine gets at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFacts:
+    """What planning and provenance need of an engine: plain values, known before it is loaded where that is possible.
+
+    Attributes:
+        name: Kind and version.
+        model: The weights.
+        rules: What it takes.
+        told: One line for the user about what was found out (the backend or dialect that was chosen); may be empty.
+    """
+
+    name: str
+    model: ModelIdentity
+    rules: Rules
+    told: str = ""
+
+
+def make_reader(loaded: LoadedJob, rules: Rules) -> Reader:
+    """Build the reader of a job, its windows fitted to what the engine takes."""
+    spec = loaded.spec
+    if spec.source.kind == "seismic":
+        from s1batch.readers.seismic.reader import SeismicReader
+
+        return SeismicReader(spec.source, fit_window(spec.windows, spec.long_series, rules), loaded.base_dir)
+    from s1batch.readers.tables import TableReader
+
+    return TableReader(spec.source, loaded.base_dir)
+
+
+def fit_window(window: WindowSpec, long_series: str, rules: Rules) -> WindowSpec:
+    """Resolve `length: max`, and under `split` keep windows within the engine's longest series.
+
+    Raises:
+        UsageError: `max` was asked of an engine without a longest series.
+    """
+    if window.length.unit == "max":
+        if rules.longest_series is None:
+            raise UsageError(f"window.length: max: {rules.name} has no longest series; give a length such as 60s")
+        return window.model_copy(update={"length": ExtentValue(float(rules.longest_series), "samples")})
+    if long_series == "split" and rules.longest_series is not None:
+        return window.model_copy(update={"longest_samples": rules.longest_series})
+    return window
+
+
+def make_job(loaded: LoadedJob) -> Job:
+    """Build the science task of a job."""
+    from s1batch.jobs.spec import build_job
+
+    return build_job(loaded.spec.job, loaded.base_dir)
+
+
+def make_settings(loaded: LoadedJob, model: ModelIdentity) -> Settings:
+    """Return what `Job.prepare` needs besides the record."""
+    task = loaded.spec.job
+    return Settings(model=model, sampling=make_sampling(loaded), seed=task.seed)
+
+
+def make_sampling(loaded: LoadedJob) -> Sampling:
+    """Return the resolved sampling of a job."""
+    return loaded.spec.job.sampling.resolve()
+
+
+def engine_facts(loaded: LoadedJob, *, offline: bool = False) -> EngineFacts:
+    """Find out what planning needs of a job's engine, without loading a model.
+
+    Args:
+        loaded: The job.
+        offline: Contact no endpoint.
+
+    Raises:
+        UsageError: The engine's block does not fit what is there.
+        EngineUnavailable: No endpoint answers.
+    """
+    spec = loaded.spec.engine
+    if isinstance(spec, ReferenceEngineSpec):
+        return _reference_facts(spec, loaded)
+    if isinstance(spec, ReplayEngineSpec):
+        identity = _located(spec, loaded).identity()
+        return EngineFacts(name=f"replay {__version__}", model=identity, rules=RULES["replay"])
+    return _offline_facts(spec) if offline else asyncio.run(_probed_facts(spec))
+
+
+async def open_engine(loaded: LoadedJob, facts: EngineFacts) -> Engine:
+    """Open a job's engine.
+
+    Raises:
+        ConflictError: It serves another model than when the run was planned.
+        EngineUnavailable: It cannot be reached.
+    """
+    spec = loaded.spec.engine
+    engine: Engine
+    if isinstance(spec, ReferenceEngineSpec):
+        from s1batch.engine.reference.spec import open_reference
+
+        engine = await asyncio.to_thread(open_reference, spec, loaded.base_dir)
+    elif isinstance(spec, ReplayEngineSpec):
+        engine = await asyncio.to_thread(_located(spec, loaded).open)
+    else:
+        from s1batch.engine.http.client import open_http
+
+        engine = await open_http(spec)
+    if engine.model != facts.model:
+        await engine.aclose()
+        raise ConflictError(f"the engine serves {engine.model}, but the run was planned for {facts.model}")
+    return engine
+
+
+def requests_in_flight(loaded: LoadedJob) -> int:
+    """Return how many requests the engine gets at once."""
+    spec = loaded.spec.engine
+    if isinstance(spec, HttpEngineSpec):
+        return spec.max_in_flight
+    # The next batch of the reference engine forms while one runs.
+    return 2 * spec.max_batch if isinstance(spec, ReferenceEngineSpec) else REPLAY_IN_FLIGHT
+
+
+def text_counter(loaded: LoadedJob, facts: EngineFacts) -> Callable[[str], int]:
+    """Return a function that counts the tokens of a text: exactly where the tokenizer is at hand, else estimated."""
+    spec = loaded.spec.engine
+    if isinstance(spec, ReferenceEngineSpec):
+        from s1batch.engine.reference.chat import ChatFormat
+        from s1batch.engine.reference.identity import model_folder
+
+        return ChatFormat(model_folder(spec.model, loaded.base_dir)).count_tokens
+    return estimate_text_tokens
+
+
+def _reference_facts(spec: ReferenceEngineSpec, loaded: LoadedJob) -> EngineFacts:
+    from s1batch.engine.reference.config import ModelConfig
+    from s1batch.engine.reference.identity import model_folder, read_identity
+
+    folder = model_folder(spec.model, loaded.base_dir)
+    rules = replace(RULES["reference"], context_tokens=ModelConfig.read(folder).text.max_position_embeddings)
+    return EngineFacts(
+        name=f"reference {__version__}",
+        model=read_identity(folder, spec.weights_seed),
+        rules=rules,
+        told=f"engine: the embedded reference model {spec.model!r}, on this machine's CPU",
+    )
+
+
+async def _probed_facts(spec: HttpEngineSpec) -> EngineFacts:
+    from s1batch.engine.http.client import open_http
+
+    engine = await open_http(spec)
+    try:
+        told = f"engine: {engine.name}, model {engine.model.name}, rules of {engine.rules.name}"
+        return EngineFacts(name=engine.name, model=engine.model, rules=engine.rules, told=told)
+    finally:
+        await engine.aclose()
+
+
+def _offline_facts(spec: HttpEngineSpec) -> EngineFacts:
+    from s1batch.engine.http.client import rules_of
+
+    dialect = "lmdeploy" if spec.dialect == "auto" else spec.dialect
+    told = "engine: no endpoint was asked"
+    if spec.dialect == "auto":
+        told += "; planned with the rules of lmdeploy, the strictest that takes series (set engine.dialect)"
+    identity = ModelIdentity(
+        name=spec.model, revision=spec.model_revision, dtype=spec.dtype, quantisation=spec.quantisation
+    )
+    return EngineFacts(name=f"http ({dialect})", model=identity, rules=rules_of(spec, dialect), told=told)
+
+
+def _located(spec: ReplayEngineSpec, loaded: LoadedJob) -> ReplayEngineSpec:
+    """Return the block with its path relative to the job file made absolute."""
+    if spec.path is None:
+        return spec
+    return spec.model_copy(update={"path": str(loaded.base_dir / spec.path)})

@@ -1,0 +1,280 @@
+"""The command line: options in, calls of the Python API, lines out. Imports the rest of s1batch only when needed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from s1batch import __version__
+from s1batch.errors import Interrupted, S1BatchError, UsageError
+
+JOB = click.argument("job", type=click.Path(dir_okay=False))
+RESULTS = click.argument("results", type=click.Path(file_okay=False, exists=True, path_type=Path))
+SET = click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Set a field of the job, in YAML.")
+OUTCOME_NAMES = ("ok", "unparsed", "length", "refused", "unreadable", "failed", "skipped")
+
+
+class _Program(click.Group):
+    """Turns errors into one line and an exit code, and keeps commands in the order of use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except S1BatchError as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            click.echo(f"s1batch: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except BrokenPipeError:
+            # The reader of our output has gone (head, less); writing more, even at exit, would fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
+
+
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="s1batch")
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+def main(debug: bool) -> None:
+    """Ask Intern-S1-Pro about every piece of a scientific archive, and prove that none is missing.
+
+    \b
+    Exit codes: 0 all rows ok or accepted; 3 finished with rows that are not; 1 could not finish, or verify failed;
+    2 wrong command line or job file; 4 locked, or job and results disagree; 75 interrupted, run again to go on.
+    """
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Job file to write (default: FOLDER.yaml).")
+def init(folder: Path, output: Path | None) -> None:
+    """Write a commented job file for the data in FOLDER."""
+    from s1batch.init import write_job_file
+
+    click.echo(write_job_file(folder, output or Path(f"{folder.resolve().name}.yaml")))
+
+
+@main.command()
+@JOB
+@SET
+@click.option("-n", "count", default=3, show_default=True, type=click.IntRange(1), help="How many chunks.")
+@click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for plots of the series (PNG).")
+@click.option("--offline", is_flag=True, help="Contact no endpoint.")
+def preview(job: str, overrides: tuple[str, ...], count: int, plots: Path | None, offline: bool) -> None:
+    """Show the exact prompts, the token map and the series of a few chunks; ask nothing."""
+    from s1batch.jobfile import load_job
+    from s1batch.preview import preview_lines
+
+    for line in preview_lines(load_job(job, overrides), count, plots, offline=offline):
+        click.echo(line)
+
+
+@main.command()
+@JOB
+@SET
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--offline", is_flag=True, help="Contact no endpoint, not even to resolve `auto`.")
+@click.option("-o", "folder", type=click.Path(file_okay=False), help="Keep plan.parquet and inventory.parquet there.")
+def plan(job: str, overrides: tuple[str, ...], as_json: bool, offline: bool, folder: str | None) -> None:
+    """Show what a run would do: chunks, coverage, refusals, tokens, GPU-hours; ask nothing."""
+    import s1batch
+    from s1batch.plan_report import plan_dict, plan_lines
+
+    made = s1batch.plan(job, overrides=overrides, offline=offline, folder=folder)
+    if as_json:
+        _print_json(plan_dict(made))
+    else:
+        click.echo("\n".join(plan_lines(made)))
+
+
+@main.command()
+@JOB
+@SET
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Results folder.")
+@click.option("--scheduler", help="auto, inline, local, or the address of a Dask scheduler.")
+@click.option("--workers", type=click.IntRange(1), help="Worker processes of `local`.")
+@click.option("--shard", metavar="i/N", help="Only the parts with part % N == i, i from 0.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first chunks of the plan (of the shard).")
+@click.option("--retry", help="Ask rows with these outcomes again: failed,unparsed,...")
+@click.option("--extend", is_flag=True, help="Add files that are not in the plan.")
+@click.option("--accept", help="Outcomes besides ok that leave the exit code at 0: refused,...")
+def run(
+    job: str,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    scheduler: str | None,
+    workers: int | None,
+    shard: str | None,
+    limit: int | None,
+    retry: str | None,
+    extend: bool,
+    accept: str | None,
+) -> None:
+    """Run a job, or go on with it."""
+    from s1batch.jobfile import load_job
+    from s1batch.run import RunOptions, execute
+    from s1batch.run_report import summary_lines
+    from s1batch.subset import Shard
+
+    loaded = load_job(job, overrides)
+    options = RunOptions(
+        scheduler=scheduler,
+        workers=workers,
+        shard=Shard.parse(shard) if shard else None,
+        limit=limit,
+        retry=_outcomes("--retry", retry) if retry else (),
+        extend=extend,
+        accept=_outcomes("--accept", accept) if accept else None,
+    )
+    with _signals() as stop:
+        try:
+            summary = execute(loaded, output, options, say=_say, stop=stop)
+        except Interrupted:
+            where = output or loaded.output
+            raise Interrupted(f"interrupted; the answers so far are in {where}; run the same command to go on") from None
+    click.echo("\n".join(summary_lines(summary)))
+    sys.exit(summary.exit_code)
+
+
+@main.command()
+@RESULTS
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(results: Path, as_json: bool) -> None:
+    """Show how far a run is."""
+    from s1batch.results.status import status as read_status
+
+    state = read_status(results)
+    if as_json:
+        _print_json(state.to_dict())
+    else:
+        click.echo(state.render())
+
+
+@main.command()
+@RESULTS
+@click.option("--sources", is_flag=True, help="Look at the input files again too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(results: Path, sources: bool, as_json: bool) -> None:
+    """Prove that every planned chunk has exactly one row and every sample is accounted for."""
+    import s1batch
+
+    verdict = s1batch.open_results(results).verify(sources=sources)
+    if as_json:
+        _print_json(verdict.to_dict())
+    else:
+        click.echo(verdict.render())
+    sys.exit(0 if verdict.ok else 1)
+
+
+@main.command()
+@RESULTS
+@click.option("-n", "count", default=20, show_default=True, type=click.IntRange(1), help="How many rows.")
+@click.option("--outcome", type=click.Choice(OUTCOME_NAMES), multiple=True, help="Only rows with this outcome.")
+@click.option("--columns", help="Columns to show, separated by commas.")
+@click.option("--merged", is_flag=True, help="Show merged answers instead of rows.")
+@click.option("--wide", is_flag=True, help="Do not cut long values.")
+def show(results: Path, count: int, outcome: tuple[str, ...], columns: str | None, merged: bool, wide: bool) -> None:
+    """Show rows on the terminal."""
+    import s1batch
+    from s1batch.show import show_lines
+
+    opened = s1batch.open_results(results)
+    names = [name.strip() for name in columns.split(",")] if columns else None
+    for line in show_lines(opened, count=count, outcomes=outcome, columns=names, merged=merged, wide=wide):
+        click.echo(line)
+
+
+@main.command()
+@RESULTS
+@click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--format", "kind", type=click.Choice(["csv", "parquet", "jsonl", "quakeflow"]), help="Default: the file's suffix."
+)
+@click.option("--merged", is_flag=True, help="Export merged answers instead of rows.")
+def export(results: Path, output: Path, kind: str | None, merged: bool) -> None:
+    """Write rows to another format; quakeflow: picks with QuakeFlow's column names, as CSV."""
+    import s1batch
+    from s1batch.export import export_results
+
+    count = export_results(s1batch.open_results(results), output, kind, merged=merged)
+    click.echo(f"{output}: {count:,} rows")
+
+
+@main.command()
+@RESULTS
+def merge(results: Path) -> None:
+    """Merge the answers of overlapping chunks into merged/."""
+    import s1batch
+
+    count = s1batch.open_results(results).merge()
+    click.echo("this job has nothing to merge" if count is None else f"{results}: {count:,} merged rows")
+
+
+@main.command()
+def doctor() -> None:
+    """Show what this machine can run, and what to install for the rest."""
+    from s1batch.doctor import doctor_lines
+
+    for line in doctor_lines():
+        click.echo(line)
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of the job file."""
+    from s1batch.jobfile import job_schema
+
+    _print_json(job_schema())
+
+
+def _outcomes(option: str, text: str) -> tuple[Any, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in OUTCOME_NAMES:
+            raise UsageError(f"{option} {text}: {name!r} is no outcome (valid: {', '.join(OUTCOME_NAMES)})")
+    return names
+
+
+def _print_json(value: object) -> None:
+    import orjson
+
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode())
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """Set an event at the first SIGINT or SIGTERM; end at once at the second."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(Interrupted.exit_code)
+        stop.set()
+        os.write(2, b"\ns1batch: stopping; answers on their way are waited for (once more: at once)\n")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+if __name__ == "__main__":
+    main()

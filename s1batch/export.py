@@ -1,0 +1,41 @@
+"""Results in other formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from s1batch.api import Results
+from s1batch.errors import UsageError
+
+_BY_SUFFIX = {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+
+def export_results(results: Results, output: Path, kind: str | None = None, *, merged: bool = False) -> int:
+    """Write the rows, or the merged answers, to one file.
+
+    Args:
+        results: What to export.
+        output: The file; written as a whole or not at all.
+        kind: csv, parquet, jsonl or quakeflow; None takes it from the suffix.
+        merged: Merged answers instead of rows.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        UsageError: The format is not known, or does not go with the job.
+    """
+    from s1batch.results.export import write_frame
+
+    kind = kind or _BY_SUFFIX.get(output.suffix.lower())
+    if kind is None:
+        raise UsageError(f"{output}: no format is known by this suffix; give --format csv, parquet, jsonl or quakeflow")
+    if kind == "quakeflow":
+        if results.loaded.spec.job.kind != "seismic-pick":
+            raise UsageError("--format quakeflow needs the results of a seismic-pick job")
+        frame = results.picks()
+        kind = "csv"
+    else:
+        frame = (results.merged() if merged else results.scan()).collect()
+    write_frame(frame, output, kind)
+    return frame.height

@@ -1,0 +1,110 @@
+"""`df.s1.infer(...)`: the `ask` job over the rows of a polars frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import polars as pl
+
+NAMESPACE = "s1"
+_STATE = ("outcome", "reason", "detail", "text", "reasoning")
+
+
+class FrameNamespace:
+    """What `DataFrame.s1` offers."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self._frame = frame
+
+    def infer(
+        self,
+        prompt: str,
+        *,
+        schema: Mapping[str, Any] | str | type | None = None,
+        system: str | None = None,
+        engine: Mapping[str, Any] | str = "reference",
+        sampling: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        output: str | Path | None = None,
+        prefix: str = "",
+    ) -> pl.DataFrame:
+        """Ask about every row.
+
+        Args:
+            prompt: Jinja2 template over the frame's columns, such as `"Is {{ name }} a mineral?"`.
+            schema: JSON Schema, `module:Model`, or a pydantic model class; its properties become columns.
+            system: System prompt.
+            engine: `engine` block of a job file, or just its kind.
+            sampling: `sampling` block of a job file.
+            seed: Seed of the sampling.
+            output: Results folder. With one, a second call goes on where the first was stopped and asks nothing
+                twice; without one, the results are kept only in the frame that is returned.
+            prefix: Put before the names of the new columns.
+
+        Returns:
+            The frame with the schema's columns and outcome, reason, detail, text and reasoning; one row for each row,
+            in the same order. Rows without an answer have nulls there, and say why in `outcome` and `reason`.
+
+        Raises:
+            JobFileError: An argument is wrong, or a new column has the name of an old one.
+
+        Example:
+            >>> df = pl.DataFrame({"name": ["quartz", "oak"]})
+            >>> df.s1.infer("Is {{ name }} a mineral?", engine="replay", output="answers")  # doctest: +SKIP
+        """
+        from s1batch.api import run
+        from s1batch.errors import JobFileError
+        from s1batch.jobfile import load_job
+
+        with TemporaryDirectory(prefix="s1batch-frame-") as scratch:
+            folder = Path(output) if output is not None else Path(scratch)
+            folder.mkdir(parents=True, exist_ok=True)
+            table = folder / "input.parquet"
+            _write_once(self._frame, table)
+            task: dict[str, Any] = {"kind": "ask", "prompt": prompt, "seed": seed}
+            if system is not None:
+                task["system"] = system
+            if schema is not None:
+                task["schema"] = _schema(schema)
+            if sampling is not None:
+                task["sampling"] = dict(sampling)
+            job = {
+                "name": "frame",
+                "source": {"kind": "table", "path": table.name},
+                "job": task,
+                "engine": {"kind": engine} if isinstance(engine, str) else dict(engine),
+            }
+            results = run(load_job(job, base_dir=folder.resolve()), folder / "results")
+            answers = [column.name for column in results.schema.answer]
+            names = [*answers, *_STATE]
+            rows = results.scan().sort("row_index").select(names).collect()
+        clash = [name for name in names if prefix + name in self._frame.columns]
+        if clash:
+            raise JobFileError(f"the frame has columns named {', '.join(clash)} already; give a prefix")
+        return self._frame.hstack(rows.rename({name: prefix + name for name in names}).get_columns())
+
+
+def register() -> None:
+    """Register `DataFrame.s1`; again is harmless."""
+    if not hasattr(pl.DataFrame, NAMESPACE):
+        pl.api.register_dataframe_namespace(NAMESPACE)(FrameNamespace)
+
+
+def _schema(schema: Mapping[str, Any] | str | type) -> Mapping[str, Any] | str:
+    if isinstance(schema, type):
+        from pydantic import BaseModel
+
+        if not issubclass(schema, BaseModel):
+            raise TypeError(f"schema: {schema.__name__} is no pydantic model; give one, a JSON Schema, or module:Model")
+        return schema.model_json_schema()
+    return schema
+
+
+def _write_once(frame: pl.DataFrame, path: Path) -> None:
+    """Write the frame, unless the same one is there: rewriting would change the file's time, and so the plan."""
+    if path.exists() and pl.read_parquet(path).equals(frame):
+        return
+    frame.write_parquet(path)

@@ -1,0 +1,252 @@
+"""The job file: one YAML mapping, validated once, with messages that name the field, the value and the valid ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from s1batch.config import Config, placement
+from s1batch.engine.http.spec import HttpEngineSpec
+from s1batch.engine.reference.spec import ReferenceEngineSpec
+from s1batch.engine.replay import ReplayEngineSpec
+from s1batch.errors import JobFileError, UsageError
+from s1batch.jobs.spec import AskSpec, SeismicPickSpec
+from s1batch.readers.seismic.spec import SeismicSource
+from s1batch.readers.table_spec import TableSource
+from s1batch.records import Outcome
+from s1batch.windows import WindowSpec
+
+SourceSpec = Annotated[SeismicSource | TableSource, Field(discriminator="kind")]
+TaskSpec = Annotated[SeismicPickSpec | AskSpec, Field(discriminator="kind")]
+EngineSpec = Annotated[ReferenceEngineSpec | HttpEngineSpec | ReplayEngineSpec, Field(discriminator="kind")]
+
+
+class RunBlock(Config):
+    """How a run is carried out; nothing here can change an answer."""
+
+    scheduler: str = placement("auto", description="auto, inline, local, or the address of a Dask scheduler")
+    workers: int | None = placement(None, ge=1, description="worker processes of `local`")
+    parts_in_flight: int = placement(4, ge=1, le=64, description="parts that each worker has open at once")
+    part_chunks: int | None = placement(None, ge=1, description="chunks in a part (default: 64, growing with the plan)")
+    prefetch: int = placement(8, ge=1, description="records that are read ahead in each part")
+    drain_s: float = placement(30.0, ge=0, description="how long an interrupted run waits for answers on their way")
+    accept: tuple[Outcome, ...] = placement((), description="outcomes besides ok that leave the exit code at 0")
+
+
+class JobFile(Config):
+    """A job: what to read, what to ask, who answers, and where the rows go."""
+
+    name: str = placement("job", description="a name for people")
+    source: SourceSpec
+    window: WindowSpec | None = Field(None, description="how series are cut; 60 s without overlap when left out")
+    long_series: Literal["split", "refuse"] = Field(
+        "split", description="windows longer than the engine takes: cut into shorter windows, or refused"
+    )
+    job: TaskSpec
+    engine: EngineSpec
+    output: str | None = placement(None, description="results folder, relative to the job file")
+    run: RunBlock = placement(RunBlock(), description="how the run is carried out")
+
+    @model_validator(mode="after")
+    def _check(self) -> JobFile:
+        if self.source.kind == "table" and self.window is not None:
+            raise ValueError("window has no meaning for `source: {kind: table}`; leave it out")
+        if self.source.kind == "table" and self.job.kind == "seismic-pick":
+            raise ValueError("job.kind seismic-pick needs waveforms: use `source: {kind: seismic}`")
+        return self
+
+    @property
+    def windows(self) -> WindowSpec:
+        """The window specification, with its default."""
+        return self.window or WindowSpec()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedJob:
+    """A job with where it came from.
+
+    Attributes:
+        spec: The validated job.
+        as_written: The mapping before validation, after `--set`.
+        base_dir: The folder that relative paths in the job are relative to.
+        path: The job file; None for a mapping.
+    """
+
+    spec: JobFile
+    as_written: Mapping[str, Any]
+    base_dir: Path
+    path: Path | None = None
+
+    @property
+    def output(self) -> Path:
+        """The results folder that the job names: `output`, or `results/NAME` beside the job file."""
+        return self.base_dir / (self.spec.output or f"results/{self.spec.name}")
+
+
+JobLike = str | Path | Mapping[str, Any] | JobFile | LoadedJob
+
+
+def load_job(job: JobLike, overrides: Sequence[str] = (), base_dir: Path | None = None) -> LoadedJob:
+    """Load and validate a job.
+
+    Args:
+        job: Path of a YAML file, a mapping, or a job that is loaded already.
+        overrides: `a.b=c` settings, c in YAML, applied before validation.
+        base_dir: What relative paths are relative to; the job file's folder, else the current one.
+
+    Raises:
+        JobFileError: The file is missing, not YAML, or not a valid job; names each wrong field.
+        UsageError: An override is malformed.
+    """
+    path: Path | None = None
+    if isinstance(job, LoadedJob):
+        if not overrides:
+            return job
+        written, path, base_dir = dict(job.as_written), job.path, base_dir or job.base_dir
+    elif isinstance(job, JobFile):
+        written = job.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    elif isinstance(job, Mapping):
+        written = dict(job)
+    else:
+        path = Path(job)
+        written = _read_yaml(path)
+        base_dir = base_dir or path.resolve().parent
+    for override in overrides:
+        written = _override(written, override)
+    where = str(path) if path else "the job"
+    try:
+        spec = JobFile.model_validate(written)
+    except ValidationError as error:
+        raise JobFileError(_explain(error, where)) from error
+    return LoadedJob(spec=spec, as_written=written, base_dir=(base_dir or Path.cwd()).resolve(), path=path)
+
+
+def job_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the job file."""
+    return JobFile.model_json_schema()
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise JobFileError(f"{path}: cannot read the job file: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise JobFileError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict):
+        raise JobFileError(f"{path}: a job file is a mapping with the keys {', '.join(JobFile.model_fields)}")
+    return loaded
+
+
+def _override(written: Mapping[str, Any], override: str) -> dict[str, Any]:
+    name, equals, text = override.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        raise UsageError(f"--set {override}: write it as name.field=value, for example --set engine.kind=reference")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {override}: {text!r} is not valid YAML") from error
+    changed = dict(written)
+    level = changed
+    for key in keys[:-1]:
+        inner = level.get(key)
+        if inner is not None and not isinstance(inner, Mapping):
+            raise UsageError(f"--set {override}: {key} holds {inner!r}, which has no fields")
+        level[key] = dict(inner or {})
+        level = level[key]
+    level[keys[-1]] = value
+    return changed
+
+
+# ---------------------------------------------------------------------------------------------- messages
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    lines = [_line(item) for item in error.errors(include_url=False)]
+    if len(lines) == 1:
+        return f"{where}: {lines[0]}"
+    return f"{where}: {len(lines)} things are wrong:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _line(item: ErrorDetails) -> str:
+    model, trail = _locate(item["loc"])
+    field = ".".join(trail) or "job"
+    kind, context = item["type"], item.get("ctx", {})
+    if kind == "extra_forbidden":
+        valid = _names(model)
+        close = difflib.get_close_matches(trail[-1], valid, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"{field}: unknown field{hint} (valid: {', '.join(valid)})"
+    if kind == "missing":
+        return f"{field}: missing"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        got = f"{context['tag']!r} is not valid" if "tag" in context else "missing"
+        return f"{field}.kind: {got} (valid: {str(context.get('expected_tags', _TAGS.get(field, '')))})"
+    value = _short(item["input"])
+    if kind == "literal_error":
+        return f"{field}: {value} is not valid (valid: {context['expected']})"
+    message = item["msg"].removeprefix("Value error, ")
+    if isinstance(item["input"], (Mapping, BaseModel)):
+        return f"{field}: {message}"
+    return f"{field}: {value}: {message}"
+
+
+_TAGS = {"source": "'seismic', 'table'", "job": "'seismic-pick', 'ask'", "engine": "'reference', 'http', 'replay'"}
+
+
+def _locate(loc: tuple[int | str, ...]) -> tuple[type[BaseModel] | None, list[str]]:
+    """Return the model that the last name belongs to, and the location without the tags of unions."""
+    model: type[BaseModel] | None = JobFile
+    trail: list[str] = []
+    options: list[type[BaseModel]] = []
+    owner = model
+    for item in loc:
+        tagged = [option for option in options if _tag(option) == item]
+        if tagged:
+            model, options = tagged[0], []
+            continue
+        owner = model
+        trail.append(str(item))
+        options = []
+        if model is not None and isinstance(item, str):
+            options = _models(model, item)
+            model = options[0] if len(options) == 1 else None
+    return owner, trail
+
+
+def _models(model: type[BaseModel], name: str) -> list[type[BaseModel]]:
+    for key, info in model.model_fields.items():
+        if name in (key, info.alias):
+            found: list[type[BaseModel]] = []
+            stack: list[Any] = [info.annotation]
+            while stack:
+                item = stack.pop()
+                if isinstance(item, type) and issubclass(item, BaseModel):
+                    found.append(item)
+                else:
+                    stack.extend(getattr(item, "__args__", ()))
+            return found
+    return []
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    kind = model.model_fields.get("kind")
+    args = getattr(kind.annotation, "__args__", ()) if kind else ()
+    return args[0] if args else None
+
+
+def _names(model: type[BaseModel] | None) -> list[str]:
+    return [info.alias or name for name, info in model.model_fields.items()] if model else []
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,246 @@
+"""Carries one part from its plan to its result file: read -> prepare -> admit -> engine -> interpret -> row."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from s1batch.engine.base import Engine
+from s1batch.engine.feeder import Feeder
+from s1batch.errors import EngineError, Interrupted, S1BatchError, SourceError
+from s1batch.jobs.base import Job, Settings
+from s1batch.readers.base import Reader
+from s1batch.records import Answer, PlanEntry, Record, Refusal, Request, Response, Row
+from s1batch.results.store import PartWriter
+from s1batch.rows import answered_row, refused_row, request_facts
+from s1batch.source_check import SourceFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartSummary:
+    """How a part ended.
+
+    Attributes:
+        part: Its number.
+        outcomes: Rows by outcome, those of earlier runs included.
+        finished: Whether the part's file is complete.
+        asked: Rows that this run added.
+    """
+
+    part: int
+    outcomes: Counter[str] = field(default_factory=Counter)
+    finished: bool = False
+    asked: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """Everything that a part needs of its worker; all parts of a worker share it.
+
+    Attributes:
+        reader: Reads chunks, in threads.
+        job: Prepares and interprets, in threads too (it is pure).
+        settings: How requests are resolved.
+        engine: Adapts and admits.
+        feeder: Answers.
+        readers: Threads for reading and preparing.
+        prefetch: Records that are ready in each part before the engine takes them.
+        outstanding: Bounds the requests that all parts hold in memory.
+        stopped: Set when no new record may be read.
+        tally: Rows by outcome that this worker added; changed on the event loop only.
+    """
+
+    reader: Reader
+    job: Job
+    settings: Settings
+    engine: Engine
+    feeder: Feeder
+    readers: Executor
+    prefetch: int
+    outstanding: asyncio.Semaphore
+    stopped: threading.Event
+    tally: Counter[str]
+
+    def add(self, writer: PartWriter, row: Row) -> None:
+        """Write a row into its part's journal and count it."""
+        writer.append(row)
+        self.tally[row.outcome] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A record on its way: a request to ask, or the reason why there is none."""
+
+    entry: PlanEntry
+    record: Record
+    request: Request | None
+    refusal: Refusal | None
+
+
+async def run_part(
+    crew: Crew, writer: PartWriter, entries: Sequence[PlanEntry], facts: SourceFacts, only: Collection[str] | None = None
+) -> PartSummary:
+    """Answer every entry of a part that has no row yet, and write the part's file when all have one.
+
+    Args:
+        crew: The worker's actors.
+        writer: The part's open journal.
+        entries: The part's lines of the plan.
+        facts: Sizes and times of the part's files when they were planned.
+        only: Chunk keys that this run is limited to; None means all.
+
+    Raises:
+        Interrupted: The run is being stopped; what was answered is in the journal.
+        EngineUnavailable: The engine is gone.
+        ResultsError: The journal cannot be written.
+    """
+    before = len(writer.rows)
+    todo: list[PlanEntry] = []
+    for entry in entries:
+        if entry.chunk.key in writer.rows or (only is not None and entry.chunk.key not in only):
+            continue
+        if entry.refusal is not None:
+            crew.add(writer, refused_row(entry, entry.refusal))
+        else:
+            todo.append(entry)
+    if todo:
+        await _Flow(crew, writer, facts).run(todo)
+    order = [entry.chunk.key for entry in entries]
+    finished = all(key in writer.rows for key in order)
+    outcomes = Counter(row.outcome for row in writer.rows.values())
+    asked = len(writer.rows) - before
+    if finished:
+        await asyncio.get_running_loop().run_in_executor(crew.readers, writer.finish, order)
+    return PartSummary(part=writer.part, outcomes=outcomes, finished=finished, asked=asked)
+
+
+class _Flow:
+    """The records of one part between the reading thread and the engine."""
+
+    def __init__(self, crew: Crew, writer: PartWriter, facts: SourceFacts) -> None:
+        self._crew = crew
+        self._writer = writer
+        self._facts = facts
+        self._ready: asyncio.Queue[_Ready | None] = asyncio.Queue(crew.prefetch)
+        self._loop = asyncio.get_running_loop()
+        self._abandoned = threading.Event()
+
+    async def run(self, entries: Sequence[PlanEntry]) -> None:
+        reading = self._loop.run_in_executor(self._crew.readers, self._read, entries)
+        try:
+            async with asyncio.TaskGroup() as group:
+                while (ready := await self._ready.get()) is not None:
+                    await self._crew.outstanding.acquire()
+                    group.create_task(self._answer(ready))
+                    del ready
+        except BaseExceptionGroup as group_error:
+            raise _first(group_error) from None
+        finally:
+            self._abandoned.set()
+            while not reading.done():
+                _drop_all(self._ready)
+                await asyncio.wait([reading], timeout=0.05)
+        await reading
+        if self._crew.stopped.is_set() and any(entry.chunk.key not in self._writer.rows for entry in entries):
+            raise Interrupted("stopped before every chunk of the part was asked")
+
+    # ------------------------------------------------------------------------------ in a reading thread
+
+    def _read(self, entries: Sequence[PlanEntry]) -> None:
+        try:
+            for ready in self._prepared(entries):
+                if not self._hand_over(ready):
+                    return
+        finally:
+            self._hand_over(None)
+
+    def _prepared(self, entries: Sequence[PlanEntry]) -> Iterator[_Ready]:
+        records = self._crew.reader.read([entry.chunk for entry in entries])
+        for entry, record in zip(entries, records, strict=True):
+            if self._crew.stopped.is_set():
+                return
+            yield self._prepare(entry, record)
+
+    def _prepare(self, entry: PlanEntry, record: Record) -> _Ready:
+        slim = record.without_payload()
+        refusal = self._facts.changed(record) or record.refusal
+        if refusal is not None:
+            return _Ready(entry, slim, None, refusal)
+        try:
+            request = self._crew.engine.adapt(self._crew.job.prepare(record, self._crew.settings))
+        except SourceError as error:
+            return _Ready(entry, slim, None, Refusal(outcome="refused", reason=error.reason, detail=error.detail))
+        return _Ready(entry, slim, request, self._crew.engine.admit(request))
+
+    def _hand_over(self, ready: _Ready | None) -> bool:
+        """Put a record into the queue of the event loop; False when nobody waits for it any more."""
+        if self._abandoned.is_set():
+            return False
+        put = asyncio.run_coroutine_threadsafe(self._ready.put(ready), self._loop)
+        while not self._abandoned.is_set():
+            try:
+                put.result(timeout=0.1)
+            except TimeoutError:
+                continue
+            return True
+        put.cancel()
+        return False
+
+    # ------------------------------------------------------------------------------------ on the event loop
+
+    async def _answer(self, ready: _Ready) -> None:
+        try:
+            self._crew.add(self._writer, await self._row(ready))
+        except Interrupted:
+            # Raising would cancel the part's other requests, whose answers are still awaited; `run` raises at the end.
+            return
+        finally:
+            self._crew.outstanding.release()
+
+    async def _row(self, ready: _Ready) -> Row:
+        entry, record, request = ready.entry, ready.record, ready.request
+        if ready.refusal is not None or request is None:
+            refusal = ready.refusal or Refusal(outcome="refused", reason="prompt_error", detail="no request was made")
+            return refused_row(entry, refusal, record.lineage, request)
+        fed = await self._crew.feeder.answer(request)
+        response = fed.response
+        return answered_row(
+            entry, record, response, interpret(self._crew.job, record, response), request_facts(request), shared=fed.shared
+        )
+
+
+def interpret(job: Job, record: Record, response: Response) -> Answer:
+    """Return what a response means: the engine's failure as it is, everything else as the job reads it."""
+    if response.error is not None:
+        return Answer(outcome="failed", reason=response.error, detail=response.detail)
+    return job.interpret(record, response)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that matters most: a bug before the engine's death before an interruption."""
+    flat: list[BaseException] = []
+    stack: list[BaseException] = [group]
+    while stack:
+        error = stack.pop()
+        if isinstance(error, BaseExceptionGroup):
+            stack.extend(error.exceptions)
+        else:
+            flat.append(error)
+
+    def rank(error: BaseException) -> int:
+        if isinstance(error, Interrupted):
+            return 3
+        if isinstance(error, EngineError):
+            return 2
+        return 1 if isinstance(error, S1BatchError) else 0
+
+    return min(flat, key=rank)
+
+
+def _drop_all(queue: asyncio.Queue[_Ready | None]) -> None:
+    while not queue.empty():
+        queue.get_nowait()

@@ -1,0 +1,139 @@
+"""Makes the plan: the reader's chunks, with parts, token counts and the engine's refusals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from s1batch.engine.rules import PromptShape, Rules
+from s1batch.jobs.base import Job
+from s1batch.records import InventoryItem, PlanEntry, Sampling
+
+FIRST_PART_CHUNKS = 64
+LARGEST_PART_CHUNKS = 4096
+PARTS_PER_SIZE = 1000
+
+CountText = Callable[[str], int]
+
+
+def part_sizes(fixed: int | None = None) -> Iterator[int]:
+    """Yield the chunks of part 0, 1, ...: 64, doubled every thousand parts up to 4,096.
+
+    Small archives get parts that resume finely; an archive of a hundred million chunks stays near 27,000 parts.
+    """
+    if fixed is not None:
+        while True:
+            yield fixed
+    part = 0
+    while True:
+        yield min(FIRST_PART_CHUNKS << (part // PARTS_PER_SIZE), LARGEST_PART_CHUNKS)
+        part += 1
+
+
+@dataclass(slots=True)
+class PlanTotals:
+    """What a plan adds up to, counted while it streams by.
+
+    Attributes:
+        chunks: Planned chunks, refused ones included.
+        parts: Result files.
+        refused: Chunks by the reason why they are not asked.
+        prompt_tokens: Estimated prompt tokens of what is asked.
+        steps: Samples per channel of what is asked, overlaps counted each time.
+        nbytes: Bytes to read.
+        shapes: Distinct (steps, channels, rate) of the series that are asked, with counts.
+        files: Distinct files.
+    """
+
+    chunks: int = 0
+    parts: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    prompt_tokens: int = 0
+    steps: int = 0
+    nbytes: int = 0
+    shapes: Counter[tuple[int, int, float]] = field(default_factory=Counter)
+
+    @property
+    def asked(self) -> int:
+        """Chunks that will be asked."""
+        return self.chunks - sum(self.refused.values())
+
+
+class Planner:
+    """Completes a reader's entries one by one; holds only totals, so memory does not grow with the archive.
+
+    Args:
+        rules: What the engine takes.
+        job: Gives the text around the payload.
+        sampling: Gives the output limit and whether the model thinks.
+        count_text: Tokens of a text, exact or estimated.
+        part_chunks: Fixed part size; None grows it with the plan.
+        first_part: Number of the first part (more than 0 when a plan is extended).
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        job: Job,
+        sampling: Sampling,
+        count_text: CountText,
+        *,
+        part_chunks: int | None = None,
+        first_part: int = 0,
+    ) -> None:
+        self._rules = rules
+        self._job = job
+        self._sampling = sampling
+        self._count_text = count_text
+        self._sizes = part_sizes(part_chunks)
+        self._part = first_part - 1
+        self._room = 0
+        self._texts: dict[str, int] = {}
+        self.totals = PlanTotals()
+
+    def complete(self, items: Iterable[InventoryItem | PlanEntry]) -> Iterator[InventoryItem | PlanEntry]:
+        """Yield inventory items as they are, and entries with part, tokens and the engine's verdict."""
+        for item in items:
+            yield self._complete(item) if isinstance(item, PlanEntry) else item
+
+    def _complete(self, entry: PlanEntry) -> PlanEntry:
+        if self._room == 0:
+            self._part += 1
+            self._room = next(self._sizes)
+            self.totals.parts += 1
+        self._room -= 1
+        shape = self._shape(entry)
+        refusal = entry.refusal or self._rules.admit_shape(shape)
+        tokens = self._rules.prompt_tokens(shape)
+        self._count(entry, refusal.reason if refusal else None, tokens)
+        return replace(entry, part=self._part, prompt_tokens=tokens, refusal=refusal)
+
+    def _shape(self, entry: PlanEntry) -> PromptShape:
+        text = self._job.outline(entry)
+        tokens = self._texts.get(text)
+        if tokens is None:
+            tokens = self._count_text(text)
+            if len(self._texts) < 1000:
+                self._texts[text] = tokens
+        return PromptShape(
+            text_tokens=tokens,
+            series=(entry.series,) if entry.series else (),
+            max_tokens=self._sampling.max_tokens,
+            thinking=self._sampling.thinking,
+            schema=bool(self._job.columns),
+        )
+
+    def _count(self, entry: PlanEntry, reason: str | None, tokens: int) -> None:
+        totals = self.totals
+        totals.chunks += 1
+        if reason is not None:
+            totals.refused[reason] += 1
+            return
+        totals.prompt_tokens += tokens
+        totals.nbytes += entry.nbytes
+        if entry.series is not None:
+            totals.steps += entry.series.steps
+            shape = (entry.series.steps, entry.series.channels, entry.series.rate_hz)
+            if shape in totals.shapes or len(totals.shapes) < 10_000:
+                totals.shapes[shape] += 1

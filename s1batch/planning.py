@@ -1,0 +1,65 @@
+"""Makes the plan of a results folder, extends it, and tells which files are not in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from s1batch.assembly import EngineFacts, make_sampling, text_counter
+from s1batch.jobfile import LoadedJob
+from s1batch.jobs.base import Job
+from s1batch.plan_store import PlanStore, PlanWriter
+from s1batch.planner import Planner, PlanTotals
+from s1batch.readers.base import Reader
+from s1batch.records import InventoryItem, PlanEntry
+
+
+def make_planner(loaded: LoadedJob, facts: EngineFacts, job: Job, first_part: int = 0) -> Planner:
+    """Return the planner of a job."""
+    return Planner(
+        facts.rules,
+        job,
+        make_sampling(loaded),
+        text_counter(loaded, facts),
+        part_chunks=loaded.spec.run.part_chunks,
+        first_part=first_part,
+    )
+
+
+def write_plan(loaded: LoadedJob, facts: EngineFacts, job: Job, reader: Reader, path: Path) -> PlanTotals:
+    """Plan the archive into plan.parquet and inventory.parquet, in bounded memory.
+
+    Returns:
+        What it adds up to.
+    """
+    planner = make_planner(loaded, facts, job)
+    with PlanWriter(path) as writer:
+        for item in planner.complete(reader.plan()):
+            writer.add(item)
+    return planner.totals
+
+
+def extend_plan(loaded: LoadedJob, facts: EngineFacts, job: Job, reader: Reader, plan: PlanStore, path: Path) -> int:
+    """Append the chunks that the archive has and the plan has not, as new parts; take the new inventory.
+
+    Returns:
+        How many chunks were added.
+    """
+    known = plan.all_keys()
+    planner = make_planner(loaded, facts, job, first_part=plan.parts())
+    with PlanWriter(path, extend=True) as writer:
+        for item in planner.complete(_new(reader.plan(), known)):
+            writer.add(item)
+    return planner.totals.chunks
+
+
+def unplanned_files(reader: Reader, plan: PlanStore) -> int:
+    """Return how many files the archive has that the plan does not know."""
+    known = set(plan.inventory().select("path").unique().collect()["path"])
+    return sum(path not in known for path in reader.files())
+
+
+def _new(items: Iterable[InventoryItem | PlanEntry], known: frozenset[str]) -> Iterator[InventoryItem | PlanEntry]:
+    for item in items:
+        if isinstance(item, InventoryItem) or item.chunk.key not in known:
+            yield item

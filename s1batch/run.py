@@ -1,0 +1,248 @@
+"""One run from a job to its rows: open or make the plan, answer what is open, merge, count."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from s1batch.assembly import EngineFacts, engine_facts, make_job, make_reader
+from s1batch.errors import LockedError, UsageError
+from s1batch.jobfile import LoadedJob
+from s1batch.jobs.base import Job
+from s1batch.plan_store import PlanStore
+from s1batch.planning import extend_plan, unplanned_files, write_plan
+from s1batch.progress import ProgressWatch
+from s1batch.readers.base import Reader
+from s1batch.records import Outcome
+from s1batch.results.layout import Layout
+from s1batch.results.lease import Lease
+from s1batch.results.merged import write_merged
+from s1batch.results.schema import RowSchema
+from s1batch.results.store import ResultsStore
+from s1batch.runspec import check_same, make_run_spec, read_run_spec, write_run_spec
+from s1batch.scheduler import PartTask, choose, run_parts
+from s1batch.session import SessionSetup
+from s1batch.subset import Shard, Subset
+
+PLAN_PATIENCE_S = 24 * 3600.0
+"""How long a shard waits for another one that is making the plan."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How to run, as the command line says it.
+
+    Attributes:
+        scheduler: auto, inline, local or an address; None takes the job's.
+        workers: Worker processes; None takes the job's.
+        shard: Only these parts.
+        limit: Only the first chunks of the (shard's) plan.
+        retry: Rows with these outcomes are asked again.
+        extend: Files that are not in the plan are added to it.
+        accept: Outcomes besides ok that leave the exit code at 0; None takes the job's.
+    """
+
+    scheduler: str | None = None
+    workers: int | None = None
+    shard: Shard | None = None
+    limit: int | None = None
+    retry: tuple[Outcome, ...] = ()
+    extend: bool = False
+    accept: tuple[Outcome, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """How a run ended; judged on its subset when it was limited.
+
+    Attributes:
+        path: The results folder.
+        chunks: Chunks of the subset.
+        outcomes: Rows of the subset by outcome.
+        reasons: Rows that are not ok, by (outcome, reason).
+        added: Rows that this run added.
+        seconds: How long it took.
+        accept: Outcomes that count as good.
+        merged: Rows of merged/, when it was written.
+    """
+
+    path: Path
+    chunks: int
+    outcomes: Counter[str]
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    added: int = 0
+    seconds: float = 0.0
+    accept: tuple[Outcome, ...] = ()
+    merged: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every row is ok or accepted, else 3; 1 when chunks have no row."""
+        if self.outcomes.total() < self.chunks:
+            return 1
+        good = {"ok", *self.accept}
+        return 0 if all(name in good for name, count in self.outcomes.items() if count) else 3
+
+
+Say = Callable[[str], None]
+
+
+def execute(
+    loaded: LoadedJob,
+    output: Path | None = None,
+    options: RunOptions | None = None,
+    *,
+    say: Say = lambda line: None,
+    stop: threading.Event | None = None,
+    terminal: bool | None = None,
+) -> RunSummary:
+    """Run or resume a job.
+
+    Args:
+        loaded: The job.
+        output: The results folder; None takes the job's.
+        options: Subset, retry, scheduler.
+        say: Receives plain lines for the user.
+        stop: Set it to end the run in good order.
+        terminal: Whether to draw a progress bar; None finds out.
+
+    Raises:
+        ConflictError: The results hold answers of another job.
+        LockedError: Another run works on these results.
+        Interrupted: `stop` was set.
+        S1BatchError: The run could not be finished.
+    """
+    options = options or RunOptions()
+    stop = stop or threading.Event()
+    began = time.monotonic()
+    path = output if output is not None else loaded.output
+    facts = engine_facts(loaded)
+    if facts.told:
+        say(facts.told)
+    job = make_job(loaded)
+    reader = make_reader(loaded, facts.rules)
+    store = ResultsStore(path, RowSchema(reader.lineage, job.columns))
+    with store.lease(_lease_name(options.shard)):
+        plan = _open_plan(loaded, facts, job, reader, path, store, options, say)
+        subset = Subset.of(plan, options.shard, options.limit)
+        if options.retry:
+            _supersede(store, subset, options)
+        before = subset.tally(store)[0].total()
+        tasks = subset.open_tasks(store)
+        if not tasks:
+            say(f"{path}: all {subset.chunks:,} chunks have their row; nothing to do")
+        else:
+            _carry_out(loaded, facts, path, subset, before, tasks, options, say, stop, terminal)
+        merged = _merge(job, store, plan, path)
+        outcomes, reasons = subset.tally(store)
+    accept = options.accept if options.accept is not None else loaded.spec.run.accept
+    return RunSummary(
+        path=path,
+        chunks=subset.chunks,
+        outcomes=outcomes,
+        reasons=reasons,
+        added=outcomes.total() - before,
+        seconds=time.monotonic() - began,
+        accept=accept,
+        merged=merged,
+    )
+
+
+def _supersede(store: ResultsStore, subset: Subset, options: RunOptions) -> None:
+    if options.limit is not None:
+        raise UsageError("--retry and --limit do not go together: a part is retried as a whole")
+    for part in sorted(store.finished() & subset.parts.keys()):
+        store.supersede(part, options.retry)
+
+
+def _lease_name(shard: Shard | None) -> str:
+    return "run" if shard is None else f"run-{shard.index}-of-{shard.count}"
+
+
+def _open_plan(
+    loaded: LoadedJob,
+    facts: EngineFacts,
+    job: Job,
+    reader: Reader,
+    path: Path,
+    store: ResultsStore,
+    options: RunOptions,
+    say: Say,
+) -> PlanStore:
+    """Return the plan of a results folder, made or extended when that is due; refuse another job's folder."""
+    layout = Layout(path)
+    spec = make_run_spec(loaded, model=facts.model, engine=facts.name, prompt_hash=job.prompt_hash)
+    with _planning(store):
+        if layout.run_json.exists():
+            check_same(read_run_spec(layout.run_json), spec, path)
+        else:
+            write_run_spec(spec, layout.run_json)
+        plan = PlanStore(path)
+        if not layout.plan.exists():
+            totals = write_plan(loaded, facts, job, reader, path)
+            say(f"planned {totals.chunks:,} chunks in {totals.parts:,} parts, {totals.asked:,} of them to be asked")
+            return PlanStore(path)
+        if options.extend:
+            added = extend_plan(loaded, facts, job, reader, plan, path)
+            say(f"{added:,} chunks were added to the plan" if added else "no chunk is missing from the plan")
+            return PlanStore(path)
+        new = unplanned_files(reader, plan)
+        if new:
+            say(f"{new:,} new {'file is' if new == 1 else 'files are'} not in the plan; --extend adds them")
+        return plan
+
+
+@contextmanager
+def _planning(store: ResultsStore) -> Iterator[Lease]:
+    """Hold the plan; wait while another shard makes it."""
+    give_up = time.monotonic() + PLAN_PATIENCE_S
+    while True:
+        try:
+            lease = store.lease("plan")
+            break
+        except LockedError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.5)
+    with lease:
+        yield lease
+
+
+def _carry_out(
+    loaded: LoadedJob,
+    facts: EngineFacts,
+    path: Path,
+    subset: Subset,
+    before: int,
+    tasks: Sequence[PartTask],
+    options: RunOptions,
+    say: Say,
+    stop: threading.Event,
+    terminal: bool | None,
+) -> None:
+    workers = options.workers if options.workers is not None else loaded.spec.run.workers
+    asked = options.scheduler or loaded.spec.run.scheduler
+    choice = choose(asked, workers, len(tasks), loaded.spec.engine.kind)
+    say(f"scheduler: {choice.name} ({choice.why})")
+    setup = SessionSetup(loaded=loaded, facts=facts, results=path)
+    terminal = sys.stderr.isatty() if terminal is None else terminal
+    samples = Layout(path).metrics / "throughput.jsonl"
+    with ProgressWatch(subset.chunks, before, samples, say, terminal=terminal) as watch:
+        run_parts(choice, setup, tasks, workers=workers, watch=watch, stop=stop, say=say)
+
+
+def _merge(job: Job, store: ResultsStore, plan: PlanStore, path: Path) -> int | None:
+    """Merge the answers over overlaps once every part is there; None before, and where there is nothing to merge."""
+    if len(store.finished()) < plan.parts():
+        return None
+    frame = job.merge(store.scan().collect())
+    if frame is None:
+        return None
+    write_merged(path, frame)
+    return frame.height

@@ -1,0 +1,134 @@
+"""Who runs the parts: this process, or worker processes through Dask (`dask_cluster`)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Protocol
+
+from s1batch.errors import Interrupted, S1BatchError, UsageError
+from s1batch.part_runner import PartSummary
+from s1batch.session import Session, SessionSetup, SessionStats
+
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class PartTask:
+    """One part to run, and the chunk keys to limit it to (None: all)."""
+
+    part: int
+    only: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which scheduler was chosen, and why, in one line."""
+
+    name: str
+    why: str
+
+
+class Watch(Protocol):
+    """What the client does while parts run."""
+
+    def finished(self, summary: PartSummary) -> None:
+        """One part has ended."""
+
+    def tick(self, stats: SessionStats | None) -> None:
+        """A moment has passed; `stats` are this process's counters, None when the work is elsewhere."""
+
+
+def choose(asked: str, workers: int | None, parts: int, engine: str) -> Choice:
+    """Choose a scheduler.
+
+    Args:
+        asked: auto, inline, local, or the address of a scheduler.
+        workers: Worker processes that were asked for.
+        parts: Parts that are open.
+        engine: Kind of the engine.
+
+    Raises:
+        UsageError: The name is unknown, or `workers` does not go with it.
+    """
+    if asked == "auto":
+        if workers is not None and workers > 1 and parts > 1:
+            return Choice("local", f"{workers} worker processes were asked for")
+        why = {
+            "reference": "the reference engine uses all cores of one process",
+            "http": "waiting for an endpoint needs no worker processes",
+        }.get(engine, "one process suffices")
+        return Choice("inline", why)
+    if asked == "inline":
+        if workers is not None and workers > 1:
+            raise UsageError("--workers has no meaning with --scheduler inline; use --scheduler local")
+        return Choice("inline", "asked for")
+    if asked == "local":
+        return Choice("local", "asked for")
+    if "://" in asked or ":" in asked:
+        if workers is not None:
+            raise UsageError("--workers has no meaning with a scheduler's address: it has its workers already")
+        return Choice(asked, "asked for")
+    raise UsageError(f"--scheduler {asked}: unknown (valid: auto, inline, local, or an address such as tcp://node0:8786)")
+
+
+def run_parts(
+    choice: Choice,
+    setup: SessionSetup,
+    tasks: Sequence[PartTask],
+    *,
+    workers: int | None,
+    watch: Watch,
+    stop: threading.Event,
+    say: Callable[[str], None],
+) -> None:
+    """Run parts to their end, or until `stop` is set.
+
+    Raises:
+        Interrupted: `stop` was set before every part had ended.
+        S1BatchError: What ended the run: a lock, a dead engine, results that cannot be written.
+    """
+    if choice.name == "inline":
+        _run_inline(setup, tasks, watch, stop)
+        return
+    from s1batch.dask_cluster import run_on_dask
+
+    address = None if choice.name == "local" else choice.name
+    run_on_dask(address, setup, tasks, workers=workers, watch=watch, stop=stop, say=say)
+
+
+# ------------------------------------------------------------------------------------------------ in this process
+
+
+def _run_inline(setup: SessionSetup, tasks: Sequence[PartTask], watch: Watch, stop: threading.Event) -> None:
+    width = setup.loaded.spec.run.parts_in_flight
+    with Session(setup) as session, ThreadPoolExecutor(width, thread_name_prefix="s1batch-part") as pool:
+        waiting = iter(tasks)
+        running: set[Future[PartSummary]] = set()
+        error: S1BatchError | None = None
+        while True:
+            if stop.is_set() and error is None:
+                error = Interrupted("stopped")
+            if error is not None:
+                session.stop()
+                waiting = iter(())
+            for task in waiting:
+                running.add(pool.submit(session.run_part, task.part, task.only))
+                if len(running) >= width:
+                    break
+            if not running:
+                break
+            done, running = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            watch.tick(session.stats())
+            for future in done:
+                try:
+                    watch.finished(future.result())
+                except Interrupted as interrupted:
+                    error = error or interrupted
+                except S1BatchError as failure:
+                    error = failure if error is None or isinstance(error, Interrupted) else error
+        watch.tick(session.stats())
+        if error is not None:
+            raise error

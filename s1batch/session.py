@@ -1,0 +1,183 @@
+"""One worker: an event loop in a thread, one engine, one feeder, and the parts that run on them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from s1batch.assembly import EngineFacts, make_job, make_reader, make_settings, open_engine, requests_in_flight
+from s1batch.engine.feeder import Feeder, FeederStats
+from s1batch.errors import Interrupted, LockedError
+from s1batch.jobfile import LoadedJob
+from s1batch.part_runner import Crew, PartSummary, run_part
+from s1batch.plan_store import PlanStore
+from s1batch.results.schema import RowSchema
+from s1batch.results.store import ResultsStore
+from s1batch.source_check import SourceFacts
+
+CACHED_ANSWERS = 4096
+CACHED_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSetup:
+    """Everything that a worker process needs to begin; pickles.
+
+    Attributes:
+        loaded: The job.
+        facts: What is known of the engine.
+        results: The results folder.
+        share: How many sessions share the engine's endpoints (their limits are divided by it).
+        lease_patience_s: How long to wait for a part whose worker just died.
+    """
+
+    loaded: LoadedJob
+    facts: EngineFacts
+    results: Path
+    share: int = 1
+    lease_patience_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStats:
+    """Counters of one worker, or of several added up.
+
+    Attributes:
+        rows: Rows by outcome that were added since the worker began.
+        feeder: The feeder's counters.
+    """
+
+    rows: Counter[str]
+    feeder: FeederStats
+
+    @classmethod
+    def total(cls, stats: Sequence[SessionStats]) -> SessionStats:
+        """Add up the counters of several workers."""
+        rows: Counter[str] = Counter()
+        for item in stats:
+            rows.update(item.rows)
+        return cls(rows=rows, feeder=FeederStats.total([item.feeder for item in stats]))
+
+
+class Session:
+    """Runs parts; several threads may call `run_part` at once, and all of them feed one engine.
+
+    Raises (on entering):
+        EngineUnavailable: The engine cannot be opened.
+    """
+
+    def __init__(self, setup: SessionSetup) -> None:
+        self._setup = setup
+        loaded = setup.loaded
+        self._options = loaded.spec.run
+        self._job = make_job(loaded)
+        self._reader = make_reader(loaded, setup.facts.rules)
+        self._plan = PlanStore(setup.results)
+        self._store = ResultsStore(setup.results, RowSchema(self._reader.lineage, self._job.columns))
+        self._stopped = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="s1batch-session", daemon=True)
+        self._threads = ThreadPoolExecutor(2 * self._options.parts_in_flight, thread_name_prefix="s1batch-read")
+        self._crew: Crew | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        try:
+            self._crew = self._wait(asyncio.run_coroutine_threadsafe(self._open(), self._loop))
+        except BaseException:
+            self._end_loop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._crew is not None:
+            self._wait(asyncio.run_coroutine_threadsafe(self._crew.engine.aclose(), self._loop))
+        self._end_loop()
+
+    async def _open(self) -> Crew:
+        setup, options = self._setup, self._options
+        engine = await open_engine(setup.loaded, setup.facts)
+        in_flight = max(1, requests_in_flight(setup.loaded) // setup.share)
+        feeder = Feeder(engine, max_in_flight=in_flight, cache_entries=CACHED_ANSWERS, cache_bytes=CACHED_BYTES)
+        return Crew(
+            reader=self._reader,
+            job=self._job,
+            settings=make_settings(setup.loaded, engine.model),
+            engine=engine,
+            feeder=feeder,
+            readers=self._threads,
+            prefetch=options.prefetch,
+            # As many again wait at the feeder, so that it can group them by class and never runs dry.
+            outstanding=asyncio.Semaphore(2 * in_flight),
+            stopped=self._stopped,
+            tally=Counter(),
+        )
+
+    def run_part(self, part: int, only: Collection[str] | None = None) -> PartSummary:
+        """Answer what is open in a part; blocks until it is finished.
+
+        Args:
+            part: Its number.
+            only: Chunk keys to limit the work to.
+
+        Raises:
+            LockedError: Another run holds the part.
+            Interrupted: `stop` was called.
+            EngineUnavailable: The engine is gone.
+        """
+        if self._crew is None:
+            raise RuntimeError("run_part needs an open session: use it in a with statement")
+        if self._stopped.is_set():
+            raise Interrupted("the run is being stopped")
+        entries = self._plan.entries(part)
+        paths = {address.path for entry in entries for address in entry.chunk.inputs}
+        facts = SourceFacts(self._plan.source_facts(paths))
+        with self._open_part(part) as writer:
+            running = run_part(self._crew, writer, entries, facts, only)
+            return self._wait(asyncio.run_coroutine_threadsafe(running, self._loop))
+
+    def _open_part(self, part: int) -> Any:
+        give_up = time.monotonic() + self._setup.lease_patience_s
+        while True:
+            try:
+                return self._store.open_part(part)
+            except LockedError:
+                if time.monotonic() >= give_up:
+                    raise
+                if self._stopped.wait(1.0):
+                    raise Interrupted("the run is being stopped") from None
+
+    def stop(self) -> None:
+        """Take in nothing new; what the engine has already got is waited for, up to the job's `run.drain_s`."""
+        self._stopped.set()
+        if self._crew is not None:
+            asyncio.run_coroutine_threadsafe(self._drain(self._crew.feeder), self._loop)
+
+    async def _drain(self, feeder: Feeder) -> None:
+        feeder.stop()
+        await feeder.drain(self._options.drain_s)
+
+    def stats(self) -> SessionStats | None:
+        """Return the counters; None before the engine is open."""
+        if self._crew is None:
+            return None
+        return SessionStats(rows=Counter(self._crew.tally), feeder=self._crew.feeder.stats())
+
+    def _wait(self, future: Future[Any]) -> Any:
+        return future.result()
+
+    def _end_loop(self) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()

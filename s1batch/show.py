@@ -1,0 +1,91 @@
+"""Rows on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from s1batch.api import Results
+from s1batch.errors import UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+LINE_WIDTH = 160
+CELL_WIDTH = 40
+
+
+def show_lines(
+    results: Results,
+    *,
+    count: int = 20,
+    outcomes: Sequence[str] = (),
+    columns: Sequence[str] | None = None,
+    merged: bool = False,
+    wide: bool = False,
+) -> Iterator[str]:
+    """Yield a table.
+
+    Args:
+        results: What to show.
+        count: At most so many rows.
+        outcomes: Only rows with these; empty means all.
+        columns: Which columns; None picks those that tell most: source, time, outcome, reason and the answer.
+        merged: Merged answers instead of rows.
+        wide: Show values whole.
+
+    Raises:
+        UsageError: A column does not exist.
+    """
+    import polars as pl
+
+    frame = results.merged() if merged else results.scan(unfinished=True)
+    known = frame.collect_schema().names()
+    chosen = list(columns) if columns is not None else _telling(results, known, merged=merged)
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise UsageError(f"--columns: no column {', '.join(unknown)} (valid: {', '.join(known)})")
+    if outcomes and not merged:
+        frame = frame.filter(pl.col("outcome").is_in(list(outcomes)))
+    total = frame.select(pl.len()).collect().item()
+    yield from _table(frame.select(chosen).head(count).collect(), wide=wide)
+    yield f"{min(count, total):,} of {total:,} rows"
+
+
+def _telling(results: Results, known: Sequence[str], *, merged: bool) -> list[str]:
+    if merged:
+        return [name for name in known if not name.endswith("chunk_keys")]
+    answer = [column.name for column in results.schema.answer] or ["text"]
+    return ["source", "start", "outcome", "reason", *answer]
+
+
+def _table(frame: pl.DataFrame, *, wide: bool) -> Iterator[str]:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_edge=False, pad_edge=False)
+    for name, kind in frame.schema.items():
+        table.add_column(name, justify="right" if kind.is_numeric() else "left", no_wrap=not wide)
+    for row in frame.iter_rows():
+        table.add_row(*(Text(_cell(value, wide=wide)) for value in row))
+    console = Console(width=None if wide else LINE_WIDTH, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    yield from captured.get().splitlines()
+
+
+def _cell(value: object, *, wide: bool) -> str:
+    """Return a value as printable text: control characters from a model or a file must not reach the terminal."""
+    from datetime import datetime
+
+    if value is None:
+        return "-"
+    if isinstance(value, datetime):
+        text = value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    elif isinstance(value, float):
+        text = f"{value:g}"
+    else:
+        text = str(value)
+    text = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))
+    return text if wide or len(text) <= CELL_WIDTH else text[: CELL_WIDTH - 1] + "…"

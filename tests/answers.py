@@ -1,0 +1,40 @@
+"""Answers for the replay engine that depend on nothing but the request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from s1batch.errors import EngineError
+from s1batch.records import Request
+
+
+def loudest(request: Request) -> str:
+    """Say that the P wave begins at the largest sample of the first channel, and the S wave at that of the second."""
+    wave_TC = request.series[0].values_TC
+    p, s = (int(np.argmax(np.abs(wave_TC[:, column]))) for column in (0, min(1, wave_TC.shape[1] - 1)))
+    return json.dumps({"contain": True, "p_index": min(p, s), "s_index": max(p, s)})
+
+
+async def slowly(request: Request) -> str:
+    """The same, after 20 ms; every question is noted in the file that ASKED names."""
+    with Path(os.environ["ASKED"]).open("a") as file:
+        file.write(request.fingerprint + "\n")
+    await asyncio.sleep(0.02)
+    return loudest(request)
+
+
+def sometimes(request: Request) -> str:
+    """Fail on a third of the requests, until the file that MENDED names exists."""
+    if int(request.fingerprint, 16) % 3 == 0 and not Path(os.environ["MENDED"]).exists():
+        raise EngineError("server_error", "out of order")
+    return loudest(request)
+
+
+def echo(request: Request) -> str:
+    """Answer with the prompt's length and first letter, as JSON."""
+    return json.dumps({"length": len(request.text), "first": request.text[:1]})

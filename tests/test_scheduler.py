@@ -1,0 +1,72 @@
+"""Which scheduler is chosen, and runs through real Dask workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from distributed import Client, LocalCluster
+
+import s1batch
+from s1batch.errors import UsageError
+from s1batch.run import RunOptions
+from s1batch.scheduler import choose
+from tests.archives import pick_job, write_archive
+
+
+class TestChoice:
+    def test_auto_says_why_it_stays_in_this_process(self):
+        choice = choose("auto", None, 100, "http")
+        assert (choice.name, bool(choice.why)) == ("inline", True)
+
+    def test_workers_that_are_asked_for_mean_local(self):
+        assert choose("auto", 4, 100, "http").name == "local"
+
+    @pytest.mark.parametrize(
+        ("asked", "workers"), [("inline", 4), ("tcp://localhost:8786", 2), ("nonsense", None), ("", None)]
+    )
+    def test_what_makes_no_sense_is_refused(self, asked, workers):
+        with pytest.raises(UsageError):
+            choose(asked, workers, 10, "reference")
+
+
+def table(results):
+    return results.scan().collect().drop("seconds").sort("chunk_key")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+class TestDask:
+    @pytest.fixture
+    def archive(self, tmp_path):
+        return write_archive(tmp_path / "archive", stations=4, seconds=400)
+
+    def test_local_workers_make_the_same_table(self, archive, tmp_path):
+        job = pick_job(archive)
+        inline = s1batch.run(job, tmp_path / "inline")
+        options = RunOptions(scheduler="local", workers=2)
+        local = s1batch.run(job, tmp_path / "local", options=options)
+        assert table(local).equals(table(inline))
+        assert local.verify().ok
+
+    def test_a_worker_that_is_killed_costs_nothing(self, archive, tmp_path, monkeypatch):
+        monkeypatch.setenv("ASKED", str(tmp_path / "asked"))
+        with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as cluster:
+            with Client(cluster) as client:
+                victim = next(iter(client.run(os.getpid).values()))
+                client.run(os.environ.update, {"ASKED": str(tmp_path / "asked")})
+
+            def say(line):
+                if "dashboard" in line:
+                    os.kill(victim, signal.SIGKILL)
+
+            options = RunOptions(scheduler=cluster.scheduler_address)
+            results = s1batch.run(pick_job(archive, "loudest"), tmp_path / "out", options=options, say=say)
+        assert results.summary.outcomes == {"ok": 156}
+        assert results.verify().ok
+
+    def test_an_address_where_nobody_answers_is_a_usage_error(self, archive, tmp_path, monkeypatch):
+        monkeypatch.setattr("s1batch.dask_cluster.CONNECT_TIMEOUT_S", 1)
+        with pytest.raises(UsageError, match="no Dask scheduler answers there"):
+            s1batch.run(pick_job(archive), tmp_path / "out", options=RunOptions(scheduler="tcp://127.0.0.1:1"))
