@@ -225,7 +225,7 @@ class Rules:
 
     def _feature_refusal(self, shape: PromptShape) -> Refusal | None:
         if shape.thinking and not self.thinking:
-            return _refuse("thinking_not_supported", f"{self.name} cannot let the model think first")
+            return _refuse("thinking_not_supported", f"{self.name} has no way to ask for thinking")
         if shape.schema and not self.guided_json:
             return _refuse("schema_not_supported", f"{self.name} cannot force answers into a schema")
         if shape.tools and not self.tools:
@@ -334,7 +334,13 @@ _ALL = (
         guided_json=False,
         source="transformers serve (5.x): takes no response_format; transformers 5.23 does not know the model's series",
     ),
-    Rules(name="openai", modalities=_NO_SERIES, source="the OpenAI chat completions interface: no time-series content"),
+    Rules(
+        name="openai",
+        modalities=_NO_SERIES,
+        thinking=False,
+        source="the OpenAI chat completions interface: no time-series content, no way to ask for thinking that all "
+        "servers know",
+    ),
     Rules(
         name="reference",
         modalities=frozenset({"text", "series"}),
