@@ -8,7 +8,9 @@ that the server refuses it aloud rather than that it is dropped here.
 from __future__ import annotations
 
 import struct
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import orjson
 
@@ -44,9 +46,10 @@ def encode_request(request: Request, *, model: str, dialect: Dialect, rules: Rul
         ValueError: The request was not admitted: a series for a server that would drop it, or at a rate that breaks
             the encoder.
     """
+    media = _Media()
     body: dict[str, Any] = {
         "model": model,
-        "messages": [_message(message, dialect) for message in request.messages],
+        "messages": [_message(message, dialect, media) for message in request.messages],
         "stream": False,
     }
     if dialect != "transformers":  # its server takes one choice only, and has no field for the number
@@ -59,11 +62,14 @@ def encode_request(request: Request, *, model: str, dialect: Dialect, rules: Rul
         }
     if dialect in _TEMPLATE_DIALECTS:
         body["chat_template_kwargs"] = {"enable_thinking": request.sampling.thinking}
-    return orjson.dumps(body)
+    return media.splice(orjson.dumps(body))
 
 
-def encode_series(values_TC: NDArray[np.float32]) -> bytes:
-    """Return the base64 text of a .npy file (format 1.0, little-endian float32, C order) of the series."""
+def encode_series(values_TC: NDArray[np.float32]) -> tuple[bytes, bytes]:
+    """Return the base64 text of a .npy file (format 1.0, little-endian float32, C order) in two pieces: head and data.
+
+    They stay apart because joining them would copy megabytes once more.
+    """
     import numpy as np
     import pybase64
 
@@ -74,21 +80,55 @@ def encode_series(values_TC: NDArray[np.float32]) -> bytes:
     head = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode("ascii")
     data: bytes = pybase64.b64encode(values.data.cast("B") if values.size else b"")
     text: bytes = pybase64.b64encode(head)
-    return text + data
+    return text, data
 
 
-def _message(message: Message, dialect: Dialect) -> dict[str, Any]:
+class _Media:
+    """Large media that stand in the JSON as a mark and are put in as bytes afterwards, in the order of their marks.
+
+    Base64 needs no escaping, so nothing has to look at it again; the body is copied once, when it is joined.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: list[tuple[bytes, ...]] = []
+
+    @cached_property
+    def _mark(self) -> str:
+        return uuid4().hex  # no text can hold it by intent
+
+    def data_url(self, part: SeriesPart | ImagePart) -> str:
+        """Return the URL with a mark in the place of the data."""
+        if isinstance(part, SeriesPart):
+            self._pieces.append(encode_series(part.values_TC))
+            return f"data:application/octet-stream;base64,{self._mark}"
+        import pybase64
+
+        self._pieces.append((pybase64.b64encode(part.data),))
+        return f"data:{part.mime};base64,{self._mark}"
+
+    def splice(self, body: bytes) -> bytes:
+        """Return the body with every mark replaced by its data."""
+        if not self._pieces:
+            return body
+        first, *rest = body.split(self._mark.encode("ascii"))
+        joined = [first]
+        for pieces, text in zip(self._pieces, rest, strict=True):
+            joined += [*pieces, text]
+        return b"".join(joined)
+
+
+def _message(message: Message, dialect: Dialect, media: _Media) -> dict[str, Any]:
     parts = message.parts
     if all(isinstance(part, TextPart) for part in parts) and len(parts) <= 1:
         return {"role": message.role, "content": message.text}
-    return {"role": message.role, "content": [_part(part, dialect) for part in parts]}
+    return {"role": message.role, "content": [_part(part, dialect, media) for part in parts]}
 
 
-def _part(part: Part, dialect: Dialect) -> dict[str, Any]:
+def _part(part: Part, dialect: Dialect, media: _Media) -> dict[str, Any]:
     if isinstance(part, TextPart):
         return {"type": "text", "text": part.text}
     if isinstance(part, ImagePart):
-        return {"type": "image_url", "image_url": {"url": _data_url(part)}}
+        return {"type": "image_url", "image_url": {"url": media.data_url(part)}}
     if dialect != "lmdeploy":
         raise ValueError(f"a time series must not be sent to {dialect}: it would be dropped; admit() refuses it")
     rate_hz = part.shape.rate_hz
@@ -97,21 +137,10 @@ def _part(part: Part, dialect: Dialect) -> dict[str, Any]:
     return {
         "type": "time_series_url",
         "time_series_url": {
-            "url": _data_url(part),
+            "url": media.data_url(part),
             "sampling_rate": int(rate_hz) if float(rate_hz).is_integer() else rate_hz,
         },
     }
-
-
-def _data_url(part: SeriesPart | ImagePart) -> orjson.Fragment:
-    # Base64 needs no escaping: it is spliced in as it is, instead of being scanned and copied as a string.
-    if isinstance(part, SeriesPart):
-        return orjson.Fragment(b'"data:application/octet-stream;base64,' + encode_series(part.values_TC) + b'"')
-    import pybase64
-
-    head: bytes = orjson.dumps(f"data:{part.mime};base64,")[:-1]
-    data: bytes = pybase64.b64encode(part.data)
-    return orjson.Fragment(head + data + b'"')
 
 
 def _sampling(request: Request, dialect: Dialect) -> dict[str, Any]:
