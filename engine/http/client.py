@@ -61,6 +61,8 @@ class HttpEngine:
         router: Router,
         backoff: Backoff,
     ) -> None:
+        from yarl import URL
+
         if spec.dialect == "auto" or spec.model == "auto":
             raise ValueError("open_http resolves model and dialect")
         self.resolved = spec
@@ -70,6 +72,7 @@ class HttpEngine:
         self._headers = headers
         self._secret = headers.get("Authorization", "").removeprefix("Bearer ")
         self._router = router
+        self._routes = {each.url: URL(f"{each.url}/v1/chat/completions") for each in router.endpoints}
         self._backoff = backoff
         self._random = Random()
         self._slots = asyncio.Semaphore(spec.max_in_flight)
@@ -112,7 +115,7 @@ class HttpEngine:
             EngineUnavailable: Every endpoint has been dead for `unavailable_after_s`, or `STREAK_LIMIT` requests in a
                 row have failed for reasons that lie with the endpoints.
         """
-        body = encode_request(request, model=self.resolved.model, dialect=self._dialect, rules=self.rules)
+        body: bytes | None = None
         deadline = time.monotonic() + self.resolved.total_timeout_s
         failure = Failure(reason="deadline", detail="no endpoint could be asked before the deadline")
         last: Endpoint | None = None
@@ -122,6 +125,8 @@ class HttpEngine:
                 endpoint = await self._next_endpoint(last, deadline)
                 if endpoint is None:
                     break
+                if body is None:  # not before its turn: bodies can be megabytes
+                    body = encode_request(request, model=self.resolved.model, dialect=self._dialect, rules=self.rules)
                 attempts += 1
                 sent = time.monotonic()
                 result = await self._attempt(endpoint, body, request.sampling.thinking, deadline)
@@ -168,12 +173,13 @@ class HttpEngine:
         data = body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body)
         try:
             with self._router.using(endpoint):
-                async with (
-                    asyncio.timeout(timeout_s),
-                    self._session.post(
-                        f"{endpoint.url}/v1/chat/completions", data=data, headers=self._headers, allow_redirects=False
-                    ) as response,
-                ):
+                async with self._session.post(
+                    self._routes[endpoint.url],
+                    data=data,
+                    headers=self._headers,
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=self.resolved.connect_timeout_s),
+                ) as response:
                     received = await _read(response)
         except aiohttp.ServerTimeoutError as error:
             return _broken("connection", f"no connection: {error}")
