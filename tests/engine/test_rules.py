@@ -189,6 +189,18 @@ def test_poison_rates_are_declared_as_safe_ones_and_nothing_else_changes() -> No
     assert RULES["lmdeploy"].adapt(adapted) is adapted
 
 
+@pytest.mark.parametrize("rate_hz", [float("nan"), float("inf"), -1e9, 0.0])
+def test_a_rate_that_is_none_is_refused_and_breaks_nothing_on_the_way(rate_hz: float) -> None:
+    asked = request(SeriesPart(wave(), rate_hz))
+    for rules in RULES.values():
+        assert rules.adapt(asked) is asked
+        rules.batch_class(asked)
+        rules.prompt_tokens(PromptShape(series=(series(rate_hz=rate_hz),)))
+    refusal = RULES["lmdeploy"].admit_request(asked, 0)
+    assert refusal is not None
+    assert refusal.reason == "rate_missing"
+
+
 @pytest.mark.parametrize("name", ["reference", "replay", "vllm"])
 def test_engines_without_poison_rates_change_nothing(name: str) -> None:
     asked = request(SeriesPart(wave(), 2000.0))
