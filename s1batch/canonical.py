@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -34,11 +34,14 @@ def bytes_digest(data: bytes | memoryview) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        plain = {str(key): _plain(item) for key, item in value.items()}
-        return {key: item for key, item in plain.items() if not _is_empty(item)}
+    # Exact types first: every request is fingerprinted, and checks against abstract classes would be most of the cost.
+    kind = type(value)
+    if value is None or kind is str or kind is int or kind is bool:
+        return value
+    if kind is dict or (kind is not list and isinstance(value, Mapping)):
+        return _plain_items(value.items())
+    if dataclasses.is_dataclass(kind):
+        return _plain_items((name, getattr(value, name)) for name in kind.__dataclass_fields__)
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, (set, frozenset)):
@@ -47,10 +50,11 @@ def _plain(value: Any) -> Any:
         if value != value or value in (float("inf"), float("-inf")):
             raise TypeError(f"canonical JSON does not hold {value!r}")
         return value
-    if value is None or isinstance(value, (str, int, bool)):
+    if isinstance(value, (str, int)):
         return value
-    raise TypeError(f"canonical JSON does not hold a {type(value).__name__}")
+    raise TypeError(f"canonical JSON does not hold a {kind.__name__}")
 
 
-def _is_empty(value: object) -> bool:
-    return value is None or value in ("", [], {}) if not isinstance(value, (bool, int, float)) else False
+def _plain_items(items: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
+    plain = ((str(key), _plain(item)) for key, item in items)
+    return {key: item for key, item in plain if not (item is None or item == "" or item == [] or item == {})}

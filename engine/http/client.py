@@ -1,0 +1,347 @@
+"""The engine: one pooled session, endpoints chosen by least in flight, retries, and an end when all are dead."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import time
+from collections.abc import Hashable
+from dataclasses import replace
+from random import Random
+from typing import TYPE_CHECKING
+
+from s1batch.engine.http.discovery import describe, model_error, resolve
+from s1batch.engine.http.parse import LARGEST_BODY_BYTES, Answered, parse_response, too_large
+from s1batch.engine.http.payload import encode_request
+from s1batch.engine.http.retry import Backoff, Failure
+from s1batch.engine.http.routing import Endpoint, Router
+from s1batch.engine.http.spec import Dialect, HttpEngineSpec, read_api_key
+from s1batch.engine.rules import RULES, Rules, estimate_text_tokens
+from s1batch.errors import EngineUnavailable
+from s1batch.records import ModelIdentity, Reason, Refusal, Request, Response
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_log = logging.getLogger("s1batch.engine.http")
+
+KEEP_ALIVE_S = 4.0
+"""Idle connections are closed after this: before uvicorn, which most of these servers run on, closes them at 5 s."""
+
+LARGE_BODY_BYTES = 2**20
+"""Bodies from here on are sent in blocks, so that one of them does not hold the event loop."""
+
+PROBE_TIMEOUT_S = 10.0
+
+STREAK_LIMIT = 20
+"""Requests that fail in a row, none answered in between, after which the engine counts as gone."""
+
+_SAYS_NOTHING_OF_THE_ENGINE: frozenset[Reason] = frozenset(
+    {"bad_request", "invalid_request", "preprocess_failed", "context_length_exceeded"}
+)
+
+
+class HttpEngine:
+    """An engine behind one or more endpoints; made by `open_http`.
+
+    Args:
+        spec: The block of the job file, with model, dialect and context length resolved.
+        session: The connection pool; closed by `aclose`.
+        headers: Sent with every request; they may hold the key.
+        router: The endpoints.
+        backoff: Waits between attempts.
+    """
+
+    def __init__(
+        self,
+        spec: HttpEngineSpec,
+        session: aiohttp.ClientSession,
+        headers: dict[str, str],
+        router: Router,
+        backoff: Backoff,
+    ) -> None:
+        from yarl import URL
+
+        if spec.dialect == "auto" or spec.model == "auto":
+            raise ValueError("open_http resolves model and dialect")
+        self.resolved = spec
+        self.rules = _rules(spec, spec.dialect)
+        self._dialect: Dialect = spec.dialect
+        self._session = session
+        self._headers = headers
+        self._secret = headers.get("Authorization", "").removeprefix("Bearer ")
+        self._router = router
+        self._routes = {each.url: URL(f"{each.url}/v1/chat/completions") for each in router.endpoints}
+        self._backoff = backoff
+        self._random = Random()
+        self._slots = asyncio.Semaphore(spec.max_in_flight)
+        self._readmitted = asyncio.Event()
+        self._probes: set[asyncio.Task[None]] = set()
+        self._streak = 0
+
+    def __repr__(self) -> str:
+        return f"HttpEngine({self.name}, model={self.resolved.model!r}, urls={list(self.resolved.urls)})"
+
+    @property
+    def name(self) -> str:
+        """`http:` and the dialect."""
+        return f"http:{self._dialect}"
+
+    @property
+    def model(self) -> ModelIdentity:
+        """The model as the endpoints name it, with the revision and formats that the job states."""
+        spec = self.resolved
+        return ModelIdentity(
+            name=spec.model, revision=spec.model_revision, dtype=spec.dtype, quantisation=spec.quantisation
+        )
+
+    def adapt(self, request: Request) -> Request:
+        """Return the request with sampling rates that would break the encoder declared as safe ones."""
+        return self.rules.adapt(request)
+
+    def admit(self, request: Request) -> Refusal | None:
+        """Return why the endpoints must not be asked, or None."""
+        return self.rules.admit_request(request, estimate_text_tokens(request.text))
+
+    def batch_class(self, request: Request) -> Hashable | None:
+        """Return the class of requests that may be in flight together with this one."""
+        return self.rules.batch_class(request)
+
+    async def answer(self, request: Request) -> Response:
+        """Answer an admitted request, asking again and elsewhere where that can help.
+
+        Raises:
+            EngineUnavailable: Every endpoint has been dead for `unavailable_after_s`, or `STREAK_LIMIT` requests in a
+                row have failed for reasons that lie with the endpoints.
+        """
+        body: bytes | None = None
+        deadline = time.monotonic() + self.resolved.total_timeout_s
+        failure = Failure(reason="deadline", detail="no endpoint could be asked before the deadline")
+        last: Endpoint | None = None
+        attempts = 0
+        while attempts < self._backoff.max_attempts:
+            async with self._slots:
+                endpoint = await self._next_endpoint(last, deadline)
+                if endpoint is None:
+                    break
+                if body is None:  # not before its turn: bodies can be megabytes
+                    body = encode_request(request, model=self.resolved.model, dialect=self._dialect, rules=self.rules)
+                attempts += 1
+                sent = time.monotonic()
+                result = await self._attempt(endpoint, body, request.sampling.thinking, deadline)
+                seconds = time.monotonic() - sent
+            self._report(endpoint, result)
+            if isinstance(result, Answered):
+                return self._response(request, result, attempts, seconds)
+            failure, last = result, endpoint
+            if not failure.retry or attempts == self._backoff.max_attempts:
+                break
+            await asyncio.sleep(
+                max(min(self._backoff.delay_s(attempts, self._random), deadline - time.monotonic()), 0.0)
+            )
+        self._count(failure)
+        return Response(
+            fingerprint=request.fingerprint,
+            finish_reason="error",
+            attempts=attempts,
+            engine=self.name,
+            model=self.resolved.model,
+            error=failure.reason,
+            detail=failure.detail if last is None else f"{last.url}: {failure.detail}",
+        )
+
+    async def aclose(self) -> None:
+        """Stop the probes and close every connection."""
+        for probe in self._probes:
+            probe.cancel()
+        await asyncio.gather(*self._probes, return_exceptions=True)
+        await self._session.close()
+
+    def start_probing(self, endpoint: Endpoint) -> None:
+        """Ask an ejected endpoint now and then whether it works again, in the background."""
+        probe = asyncio.create_task(self._revive(endpoint))
+        self._probes.add(probe)
+        probe.add_done_callback(self._probes.discard)
+
+    # ------------------------------------------------------------------------------------------------ one attempt
+
+    async def _attempt(self, endpoint: Endpoint, body: bytes, thinking: bool, deadline: float) -> Answered | Failure:
+        import aiohttp
+
+        timeout_s = min(self.resolved.timeout_s, deadline - time.monotonic())
+        data = body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body)
+        try:
+            with self._router.using(endpoint):
+                async with self._session.post(
+                    self._routes[endpoint.url],
+                    data=data,
+                    headers=self._headers,
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=self.resolved.connect_timeout_s),
+                ) as response:
+                    received = await _read(response)
+        except aiohttp.ServerTimeoutError as error:
+            return _broken("connection", f"no connection: {error}")
+        except TimeoutError:
+            return _broken("deadline", f"no answer within {timeout_s:g} s")
+        except aiohttp.ClientResponseError as error:
+            return _broken("bad_response", f"no valid HTTP: {error.message}")
+        except (aiohttp.ClientError, OSError) as error:
+            return _broken("connection", f"{type(error).__name__}: {error}")
+        if received is None:
+            return too_large()
+        result = parse_response(response.status, response.headers, received, thinking=thinking)
+        if isinstance(result, Failure) and self._secret:
+            return replace(result, detail=result.detail.replace(self._secret, "***"))
+        return result
+
+    def _report(self, endpoint: Endpoint, result: Answered | Failure) -> None:
+        now = time.monotonic()
+        if isinstance(result, Failure) and result.retry_after_s is not None:
+            self._router.cool(endpoint, now + result.retry_after_s)
+        if isinstance(result, Answered) or not result.blames_endpoint:
+            self._router.succeeded(endpoint)
+        elif self._router.failed(endpoint, result.detail, now):
+            _log.warning("%s is left out until it works again: %s", endpoint.url, result.detail)
+            self.start_probing(endpoint)
+
+    def _response(self, request: Request, answered: Answered, attempts: int, seconds: float) -> Response:
+        self._streak = 0
+        return Response(
+            fingerprint=request.fingerprint,
+            text=answered.text,
+            reasoning=answered.reasoning,
+            finish_reason=answered.finish_reason,
+            prompt_tokens=answered.prompt_tokens,
+            cached_tokens=answered.cached_tokens,
+            output_tokens=answered.output_tokens,
+            seconds=seconds,
+            attempts=attempts,
+            engine=self.name,
+            model=answered.model or self.resolved.model,
+        )
+
+    def _count(self, failure: Failure) -> None:
+        """Raise when so many requests have failed in a row that it is the engine, and not they."""
+        if failure.reason in _SAYS_NOTHING_OF_THE_ENGINE:
+            self._streak = 0
+            return
+        self._streak += 1
+        if self._streak >= STREAK_LIMIT:
+            raise EngineUnavailable(
+                "engine_unavailable",
+                f"{self._streak} requests in a row have failed, none was answered in between; the last: "
+                f"{failure.detail}. Check the endpoints ({', '.join(self.resolved.urls)}), then run again to go on",
+            )
+
+    # -------------------------------------------------------------------------------------------------- endpoints
+
+    async def _next_endpoint(self, last: Endpoint | None, deadline: float) -> Endpoint | None:
+        """Return the endpoint to ask, waiting for one if need be; None when none will be free before the deadline."""
+        while True:
+            now = time.monotonic()
+            if now >= deadline:
+                return None
+            if (endpoint := self._router.pick(now, avoid=last)) is not None:
+                return endpoint
+            dead_s, wait_s = self._router.dead_for_s(now), self._router.next_change_s(now)
+            patience_s = self.resolved.unavailable_after_s - dead_s
+            if patience_s <= 0:
+                raise EngineUnavailable("engine_unavailable", self._obituary(dead_s))
+            if wait_s < float("inf") and now + wait_s >= deadline:
+                return None
+            await self._wait(min(wait_s, patience_s, deadline - now))
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait until an endpoint is readmitted, or as long as stated."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._readmitted.wait()
+        except TimeoutError:
+            return
+
+    def _obituary(self, dead_s: float) -> str:
+        last = "; ".join(f"{each.url}: {each.last_error}" for each in self._router.endpoints)
+        return f"no endpoint has worked for {dead_s:.0f} s ({last}); start them, then run again to go on"
+
+    async def _revive(self, endpoint: Endpoint) -> None:
+        while True:
+            await asyncio.sleep(self._router.probe_delay_s(endpoint))
+            found = await describe(self._session, endpoint.url, self._headers, PROBE_TIMEOUT_S)
+            error = found.error or model_error(found, self.resolved.model, self._dialect)
+            if not error:
+                break
+            self._router.probe_failed(endpoint, error)
+        _log.warning("%s is used again", endpoint.url)
+        self._router.readmit(endpoint)
+        self._readmitted.set()
+        self._readmitted = asyncio.Event()
+
+
+async def open_http(
+    spec: HttpEngineSpec, *, backoff: Backoff | None = None, router: Router | None = None
+) -> HttpEngine:
+    """Probe the endpoints, resolve model, dialect and context length, and return the engine.
+
+    Endpoints that are down are left out until they work; they must then serve the same model.
+
+    Args:
+        spec: The block of the job file.
+        backoff: Waits between attempts; None takes them from the block.
+        router: The choice among the endpoints; None takes the standard one.
+
+    Raises:
+        UsageError: The key's variable is not set; the endpoints serve different models, several, or not the one named.
+        EngineUnavailable: No endpoint answers.
+    """
+    import aiohttp
+
+    key = read_api_key(spec.api_key_env)
+    headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    # aiohttp sets TCP_NODELAY on every connection by itself.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=spec.verify_tls, ttl_dns_cache=300)
+    session = aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=spec.connect_timeout_s),
+    )
+    router = router or Router(spec.urls)
+    backoff = backoff or Backoff(max_attempts=spec.max_attempts, base_s=spec.retry_base_s)
+    try:
+        found = await asyncio.gather(*(describe(session, url, headers, PROBE_TIMEOUT_S) for url in spec.urls))
+        engine = HttpEngine(resolve(spec, found), session, headers, router, backoff)
+    except BaseException:
+        await session.close()
+        raise
+    for endpoint, description in zip(router.endpoints, found, strict=True):
+        if description.error:
+            _log.warning("%s is left out until it works: %s", endpoint.url, description.error)
+            router.eject(endpoint, description.error, time.monotonic())
+            engine.start_probing(endpoint)
+    return engine
+
+
+def _rules(spec: HttpEngineSpec, dialect: Dialect) -> Rules:
+    name = "lmdeploy_single_prefill" if dialect == "lmdeploy" and spec.single_prefill else dialect
+    return replace(RULES[name], context_tokens=spec.context_tokens)
+
+
+def _broken(reason: Reason, detail: str) -> Failure:
+    return Failure(reason=reason, detail=detail[:500], retry=True, blames_endpoint=True)
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes | None:
+    """Return the body, or None when it is larger than the limit."""
+    if response.content_length is not None and response.content_length > LARGEST_BODY_BYTES:
+        response.close()
+        return None
+    body = bytearray()
+    async for block in response.content.iter_any():
+        body += block
+        if len(body) > LARGEST_BODY_BYTES:
+            response.close()
+            return None
+    return bytes(body)

@@ -1,0 +1,191 @@
+"""Asking endpoints what they are, and resolving every `auto` from what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from s1batch.engine.http.spec import Dialect, HttpEngineSpec
+from s1batch.errors import EngineUnavailable, UsageError
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_log = logging.getLogger("s1batch.engine.http")
+
+_OWNERS: Mapping[str, Dialect] = {
+    "lmdeploy": "lmdeploy",
+    "vllm": "vllm",
+    "sglang": "sglang",
+    "llamacpp": "llama_cpp",
+    "openai": "openai",
+    "system": "openai",
+}
+"""What each server writes as the owner of a model in /v1/models (from their sources)."""
+
+LARGEST_DESCRIPTION_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What one endpoint says about itself.
+
+    Attributes:
+        url: Its base.
+        error: Why it cannot be used now; empty when it can.
+        status: HTTP status of /v1/models; 0 when there was no response.
+        models: Names of its models; empty when it has no such list.
+        dialect: Which server it seems to be.
+        evidence: What that was read from.
+        context_tokens: Context length that it states for each model.
+    """
+
+    url: str
+    error: str = ""
+    status: int = 0
+    models: tuple[str, ...] = ()
+    dialect: Dialect = "openai"
+    evidence: str = ""
+    context_tokens: Mapping[str, int]
+
+
+async def describe(
+    session: aiohttp.ClientSession, url: str, headers: Mapping[str, str], timeout_s: float
+) -> Description:
+    """Ask an endpoint for its health and its models; an endpoint that fails is described, not raised."""
+    health, _, health_headers = await _get(session, f"{url}/health", headers, timeout_s)
+    if health >= 500:
+        return Description(url=url, error=f"/health answers {health}", context_tokens={})
+    status, body, response_headers = await _get(session, f"{url}/v1/models", headers, timeout_s)
+    if status == 0:
+        return Description(url=url, error=body.decode(), context_tokens={})
+    if status not in (200, 404, 405):
+        return Description(url=url, error=f"/v1/models answers {status}", status=status, context_tokens={})
+    cards = _cards(body) if status == 200 else []
+    dialect, evidence = _recognise(cards, {**health_headers, **response_headers})
+    if not evidence:
+        version, version_body, _ = await _get(session, f"{url}/version", headers, timeout_s)
+        if version == 200 and isinstance(_object(version_body).get("version"), str):
+            dialect, evidence = "vllm", "it has /version"
+    if not evidence:
+        schema, schema_body, _ = await _get(session, f"{url}/openapi.json", headers, timeout_s)
+        paths = _object(schema_body).get("paths") if schema == 200 else None
+        if isinstance(paths, dict) and "/load_model" in paths:
+            dialect, evidence = "transformers", "it has /load_model"
+    return Description(
+        url=url,
+        status=status,
+        models=tuple(dict.fromkeys(card["id"] for card in cards)),
+        dialect=dialect,
+        evidence=evidence or "nothing that names a known server",
+        context_tokens={card["id"]: length for card in cards if (length := _context(card))},
+    )
+
+
+def resolve(spec: HttpEngineSpec, found: list[Description]) -> HttpEngineSpec:
+    """Return the block with model, dialect and context length taken from what the endpoints say.
+
+    Raises:
+        UsageError: They disagree, or do not serve what the block names.
+        EngineUnavailable: None of them answers.
+    """
+    alive = [each for each in found if not each.error]
+    if not alive:
+        reasons = "; ".join(f"{each.url}: {each.error}" for each in found)
+        if any(each.status in (401, 403) for each in found):
+            raise UsageError(f"the endpoints want a valid key ({reasons}): name its variable in engine.api_key_env")
+        raise EngineUnavailable("engine_unavailable", f"no endpoint answers ({reasons}): start them, or correct urls")
+    dialect = spec.dialect if spec.dialect != "auto" else _agreed_dialect(alive)
+    model = spec.model if spec.model != "auto" else _agreed_model(alive)
+    for each in alive:
+        if error := model_error(each, model, dialect):
+            raise UsageError(f"{each.url}: {error}; correct engine.model or engine.urls")
+    if spec.single_prefill and dialect != "lmdeploy":
+        raise UsageError(f"engine.single_prefill is a setting of LMDeploy servers, and this is {dialect}: leave it out")
+    stated = [each.context_tokens[model] for each in alive if model in each.context_tokens]
+    context = spec.context_tokens if spec.context_tokens is not None else min(stated, default=None)
+    return spec.model_copy(update={"model": model, "dialect": dialect, "context_tokens": context})
+
+
+def model_error(found: Description, model: str, dialect: Dialect) -> str:
+    """Return why an endpoint cannot answer for a model; empty when it can, or cannot be asked."""
+    # A server without a list cannot be checked; transformers lists what it has cached and loads the rest when asked.
+    if not found.models or model in found.models or dialect == "transformers":
+        return ""
+    return f"it serves {', '.join(found.models)}, not {model}"
+
+
+def _agreed_dialect(alive: list[Description]) -> Dialect:
+    for each in alive:
+        _log.info("%s speaks %s: %s", each.url, each.dialect, each.evidence)
+    if len({each.dialect for each in alive}) > 1:
+        kinds = ", ".join(f"{each.url}: {each.dialect}" for each in alive)
+        raise UsageError(f"the endpoints are different servers ({kinds}): use one kind, or name it in engine.dialect")
+    return alive[0].dialect
+
+
+def _agreed_model(alive: list[Description]) -> str:
+    for each in alive:
+        if len(each.models) != 1:
+            names = ", ".join(each.models) or "no model that it names"
+            raise UsageError(f"{each.url} serves {names}: name the one to ask in engine.model")
+    if len({each.models for each in alive}) > 1:
+        names = ", ".join(f"{each.url}: {each.models[0]}" for each in alive)
+        raise UsageError(f"the endpoints serve different models ({names}): one job asks one model")
+    return alive[0].models[0]
+
+
+def _recognise(cards: list[dict[str, Any]], headers: Mapping[str, str]) -> tuple[Dialect, str]:
+    for card in cards:
+        owner = card.get("owned_by")
+        if isinstance(owner, str) and owner.lower() in _OWNERS:
+            return _OWNERS[owner.lower()], f"/v1/models says owned_by {owner}"
+    server = {name.lower(): value for name, value in headers.items()}.get("server", "")
+    if server.lower() == "llama.cpp":
+        return "llama_cpp", "its Server header says llama.cpp"
+    return "openai", ""
+
+
+def _context(card: dict[str, Any]) -> int | None:
+    meta = card.get("meta")
+    stated = card.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, dict) else None)
+    return stated if isinstance(stated, int) and stated > 0 else None
+
+
+def _cards(body: bytes) -> list[dict[str, Any]]:
+    data = _object(body).get("data")
+    cards = data if isinstance(data, list) else []
+    return [card for card in cards if isinstance(card, dict) and isinstance(card.get("id"), str) and card["id"]]
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+async def _get(
+    session: aiohttp.ClientSession, url: str, headers: Mapping[str, str], timeout_s: float
+) -> tuple[int, bytes, dict[str, str]]:
+    """Return status, body and headers of a GET; status 0 and the error as the body when nothing came back."""
+    import aiohttp
+
+    try:
+        async with asyncio.timeout(timeout_s), session.get(url, headers=headers, allow_redirects=False) as response:
+            body = bytearray()
+            async for block in response.content.iter_any():
+                body += block
+                if len(body) > LARGEST_DESCRIPTION_BYTES:
+                    return 0, b"its description is too large", {}
+            return response.status, bytes(body), dict(response.headers)
+    except TimeoutError:
+        return 0, f"no response within {timeout_s:g} s".encode(), {}
+    except (aiohttp.ClientError, OSError) as error:
+        return 0, f"{type(error).__name__}: {error}".encode(), {}

@@ -1,0 +1,176 @@
+"""A request as the JSON body that a server's chat route takes.
+
+Every sampling parameter that a dialect knows is sent, neutral values too: servers fill what is missing from the
+model's own generation_config.json. A parameter that a dialect does not know is sent only when it is not neutral, so
+that the server refuses it aloud rather than that it is dropped here.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import orjson
+
+from s1batch.engine.http.spec import Dialect
+from s1batch.engine.rules import Rules
+from s1batch.engine.tokens import is_poison_rate
+from s1batch.records import ImagePart, Message, Part, Request, Sampling, SeriesPart, TextPart
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SCHEMA_NAME = "answer"
+
+_ALL_TOKENS = {"vllm": -1, "sglang": -1}  # top_k for "no limit"; 0 elsewhere
+_PENALTY = {"llama_cpp": "repeat_penalty"}
+_TEMPLATE_DIALECTS = ("lmdeploy", "vllm", "sglang", "llama_cpp", "transformers")
+_SAMPLING_DIALECTS = ("lmdeploy", "vllm", "sglang", "llama_cpp")
+
+_NPY_HEADER_BYTES = 192  # divisible by 64, as the format wants, and by 3, so that header and data encode separately
+
+
+def encode_request(request: Request, *, model: str, dialect: Dialect, rules: Rules) -> bytes:
+    """Return the body of a POST to /v1/chat/completions.
+
+    Args:
+        request: An adapted and admitted request.
+        model: The model as the server names it.
+        dialect: Which server it is.
+        rules: Its rules: they say whether the schema is sent as a grammar.
+
+    Raises:
+        ValueError: The request was not admitted: a series for a server that would drop it, or at a rate that breaks
+            the encoder.
+    """
+    media = _Media()
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [_message(message, dialect, media) for message in request.messages],
+        "stream": False,
+    }
+    if dialect != "transformers":  # its server takes one choice only, and has no field for the number
+        body["n"] = 1
+    body |= _sampling(request, dialect)
+    if rules.guides(schema=request.schema is not None, thinking=request.sampling.thinking):
+        body["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": SCHEMA_NAME, "schema": request.schema},
+        }
+    if dialect in _TEMPLATE_DIALECTS:
+        body["chat_template_kwargs"] = {"enable_thinking": request.sampling.thinking}
+    return media.splice(orjson.dumps(body))
+
+
+def encode_series(values_TC: NDArray[np.float32]) -> tuple[bytes, bytes]:
+    """Return the base64 text of a .npy file (format 1.0, little-endian float32, C order) in two pieces: head and data.
+
+    They stay apart because joining them would copy megabytes once more.
+    """
+    import numpy as np
+    import pybase64
+
+    values = np.ascontiguousarray(values_TC, dtype="<f4")
+    steps, channels = values.shape
+    described = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({steps}, {channels}), }}"
+    header = described.ljust(_NPY_HEADER_BYTES - 11) + "\n"
+    head = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode("ascii")
+    data: bytes = pybase64.b64encode(values.data.cast("B") if values.size else b"")
+    text: bytes = pybase64.b64encode(head)
+    return text, data
+
+
+class _Media:
+    """Large media that stand in the JSON as a mark and are put in as bytes afterwards, in the order of their marks.
+
+    Base64 needs no escaping, so nothing has to look at it again; the body is copied once, when it is joined.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: list[tuple[bytes, ...]] = []
+
+    @cached_property
+    def _mark(self) -> str:
+        return uuid4().hex  # no text can hold it by intent
+
+    def data_url(self, part: SeriesPart | ImagePart) -> str:
+        """Return the URL with a mark in the place of the data."""
+        if isinstance(part, SeriesPart):
+            self._pieces.append(encode_series(part.values_TC))
+            return f"data:application/octet-stream;base64,{self._mark}"
+        import pybase64
+
+        self._pieces.append((pybase64.b64encode(part.data),))
+        return f"data:{part.mime};base64,{self._mark}"
+
+    def splice(self, body: bytes) -> bytes:
+        """Return the body with every mark replaced by its data."""
+        if not self._pieces:
+            return body
+        first, *rest = body.split(self._mark.encode("ascii"))
+        joined = [first]
+        for pieces, text in zip(self._pieces, rest, strict=True):
+            joined += [*pieces, text]
+        return b"".join(joined)
+
+
+def _message(message: Message, dialect: Dialect, media: _Media) -> dict[str, Any]:
+    parts = message.parts
+    if all(isinstance(part, TextPart) for part in parts) and len(parts) <= 1:
+        return {"role": message.role, "content": message.text}
+    return {"role": message.role, "content": [_part(part, dialect, media) for part in parts]}
+
+
+def _part(part: Part, dialect: Dialect, media: _Media) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    if isinstance(part, ImagePart):
+        return {"type": "image_url", "image_url": {"url": media.data_url(part)}}
+    if dialect != "lmdeploy":
+        raise ValueError(f"a time series must not be sent to {dialect}: it would be dropped; admit() refuses it")
+    rate_hz = part.shape.rate_hz
+    if is_poison_rate(rate_hz):
+        raise ValueError(f"a series at {rate_hz:g} Hz breaks the encoder; adapt() declares a safe rate")
+    return {
+        "type": "time_series_url",
+        "time_series_url": {
+            "url": media.data_url(part),
+            "sampling_rate": int(rate_hz) if float(rate_hz).is_integer() else rate_hz,
+        },
+    }
+
+
+def _sampling(request: Request, dialect: Dialect) -> dict[str, Any]:
+    sampling = request.sampling
+    fields: dict[str, Any] = {
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": (request.seed + request.sample_index) % 2**31,
+    }
+    if dialect in _SAMPLING_DIALECTS:
+        fields |= _known_extras(sampling, dialect)
+    else:
+        fields |= _unusual_extras(sampling)
+    return fields
+
+
+def _known_extras(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
+    top_k = sampling.top_k or _ALL_TOKENS.get(dialect, 0)
+    if dialect == "lmdeploy" and sampling.temperature == 0:
+        # The server forces sampling on, and its engines do not all read temperature 0 as greedy; one token to choose
+        # from is greedy in all of them.
+        top_k = 1
+    return {
+        "top_k": top_k,
+        "min_p": sampling.min_p,
+        _PENALTY.get(dialect, "repetition_penalty"): sampling.repetition_penalty,
+    }
+
+
+def _unusual_extras(sampling: Sampling) -> dict[str, Any]:
+    neutral = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+    return {name: value for name in neutral if (value := getattr(sampling, name)) != neutral[name]}
