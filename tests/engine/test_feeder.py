@@ -326,6 +326,26 @@ def test_a_request_that_is_cancelled_before_its_turn_is_never_sent() -> None:
     assert script.started == ["-0", "-2"]
 
 
+def test_a_class_goes_on_at_once_when_the_one_that_waited_for_its_turn_leaves() -> None:
+    script = Script({"A0": Fate(100.0)}, most=2)
+
+    async def everybody() -> float:
+        feeder = feeder_of(script, switch_after_requests=1)
+        first = asyncio.create_task(feeder.answer(text_request("A0")))
+        await asyncio.sleep(1)
+        other = asyncio.create_task(feeder.answer(text_request("B0")))
+        second = asyncio.create_task(feeder.answer(text_request("A1")))
+        await asyncio.sleep(1)
+        other.cancel()
+        await second
+        ended = asyncio.get_running_loop().time()
+        await first
+        return ended
+
+    assert run_virtually(everybody()) == 3.0
+    assert script.started == ["A0", "A1"]
+
+
 def test_what_the_engine_raises_reaches_every_waiter_and_no_other_request() -> None:
     script = Script({"-x": Fate(end="bug")}, most=2)
 
