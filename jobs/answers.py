@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -80,9 +81,9 @@ class AnswerSchema:
         try:
             value = parse_json(text)
         except ValueError as strict:
-            objects = list(_objects_within(text))
+            objects = list(islice(_objects_within(text), 2))
             if len(objects) != 1:
-                what = f"{len(objects)} JSON objects" if objects else f"no JSON: {strict}"
+                what = "several JSON objects" if objects else f"no JSON: {strict}"
                 return _invalid("not_json", f"{what}; it begins {text[:80]!r}")
             value, length = objects[0]
             detail = f"JSON taken out of {len(text) - length} characters of other text"

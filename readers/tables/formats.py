@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
@@ -258,22 +259,20 @@ class Parquet:
         read = [leaf for leaf in leaves if self.columns is None or _belongs_to(leaf, self.columns)]
         return metadata.num_rows, sum(leaf.total_uncompressed_size for leaf in read)
 
-    def _open(self, path: Path) -> Any:
+    @contextmanager
+    def _open(self, path: Path) -> Iterator[Any]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        try:
-            file = pq.ParquetFile(path)
-        except (pa.ArrowException, OSError) as error:
-            if isinstance(error, (FileNotFoundError, PermissionError)):
-                raise
-            raise SourceError("not_readable", f"no readable Parquet: {error}") from error
-        try:
-            _check_names(file.schema_arrow.names, self.columns)
-        except SourceError:
-            file.close()
-            raise
-        return file
+        # Arrow opens no path that is not UTF-8, so Python does.
+        with path.open("rb") as raw:
+            try:
+                file = pq.ParquetFile(raw)
+            except (pa.ArrowException, OSError) as error:
+                raise SourceError("not_readable", f"no readable Parquet: {error}") from error
+            with file:
+                _check_names(file.schema_arrow.names, self.columns)
+                yield file
 
 
 def _belongs_to(leaf: Any, columns: tuple[str, ...]) -> bool:

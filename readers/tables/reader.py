@@ -101,7 +101,7 @@ class TableReader:
             for place in self._format(path).scan(path):
                 yield PlanEntry(
                     chunk=Chunk(inputs=(_address(name, place),)),
-                    label=f"{path.name}:{place.index}",
+                    label=f"{name}:{place.index}",
                     nbytes=place.nbytes,
                     text_chars=place.nbytes,
                 )
@@ -112,7 +112,7 @@ class TableReader:
             yield item(status="unreadable", reason=found.reason, unit="bytes", count=size - done)
             yield PlanEntry(
                 chunk=Chunk(inputs=(Address(root=ROOT, path=name),)),
-                label=path.name,
+                label=name,
                 refusal=Refusal(outcome="unreadable", reason=found.reason, detail=f"{name}: {found.detail}"),
             )
             if not count:
