@@ -10,6 +10,7 @@ Times are int64 UTC nanoseconds since 1970, half-open. Shapes are named by suffi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -450,7 +451,8 @@ class Request:
                 "model": self.model,
                 "seed": self.seed,
                 "sample_index": self.sample_index,
-                "schema": self.schema,
+                # As text: the order of properties steers guided decoding, and canonical JSON drops empty schemas.
+                "schema": None if self.schema is None else json.dumps(self.schema),
             }
         )
 

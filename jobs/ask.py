@@ -1,0 +1,98 @@
+"""The `ask` job: the user's own question, with or without a schema for the answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from s1batch.canonical import digest
+from s1batch.columns import Column
+from s1batch.jobs.answers import AnswerSchema, interpret_json, interpret_text
+from s1batch.jobs.base import Settings
+from s1batch.jobs.template import PromptTemplate, names_of
+from s1batch.records import Answer, Message, PlanEntry, Record, Request, Response, Series, SeriesPart, TextPart
+from s1batch.special_tokens import neutralise
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Attach = Literal["auto", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskJob:
+    """Asks the user's question about each record.
+
+    Attributes:
+        prompt: Template of the question.
+        system: Template of a system message; None sends none.
+        schema: What the answer must look like; None takes any text, which stands in the column `text`.
+        show_schema: Whether the prompt begins with the schema, so that the model knows it and not only the decoder.
+        guided: Whether the engine is told the schema; never while it thinks.
+        attach: `auto` sends the record's series behind the question; `none` keeps it out.
+    """
+
+    prompt: PromptTemplate
+    system: PromptTemplate | None = None
+    schema: AnswerSchema | None = None
+    show_schema: bool = True
+    guided: bool = True
+    attach: Attach = "auto"
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """One column for each property of the schema; none without a schema."""
+        return () if self.schema is None else self.schema.columns
+
+    @property
+    def prompt_hash(self) -> str:
+        """Hash of the templates and the schema."""
+        system = self.system.source if self.system else None
+        schema = self.schema.text if self.schema else None
+        return digest([system, self.prompt.source, schema, self.show_schema, self.guided, self.attach])
+
+    def outline(self, entry: PlanEntry) -> str:
+        """Return the prompt as it is written; the plan knows no values, only how long they are."""
+        system = [self.system.source] if self.system else []
+        return "\n".join([*system, self._schema_text() + self.prompt.source])
+
+    def prepare(self, record: Record, settings: Settings) -> Request:
+        """Build the request: what all records share, the question, then the series.
+
+        Raises:
+            SourceError: A template fails on this record.
+        """
+        names = names_of(record)
+        question = self.prompt.render(names)
+        shared, neutralised = neutralise(self._schema_text())
+        neutralised += question.neutralised
+        parts: list[TextPart | SeriesPart] = [TextPart(text=shared + question.text)]
+        if self.attach == "auto" and isinstance(record.payload, Series):
+            parts = [TextPart(text=shared + question.text + "\n")]
+            parts.append(SeriesPart(values_TC=record.payload.values_TC, rate_hz=record.payload.rate_hz))
+        messages = [Message(role="user", parts=tuple(parts))]
+        if self.system is not None:
+            system = self.system.render(names)
+            messages.insert(0, Message(role="system", parts=(TextPart(text=system.text),)))
+            neutralised += system.neutralised
+        guided = self.schema is not None and self.guided and not settings.sampling.thinking
+        return Request(
+            messages=tuple(messages),
+            sampling=settings.sampling,
+            model=settings.model,
+            seed=settings.seed,
+            schema=self.schema.document if guided and self.schema is not None else None,
+            neutralised=neutralised,
+        )
+
+    def interpret(self, record: Record, response: Response) -> Answer:
+        """Turn a response into the schema's fields, or judge its text where there is no schema."""
+        return interpret_text(response) if self.schema is None else interpret_json(response, self.schema)
+
+    def merge(self, rows: pl.DataFrame) -> None:
+        """Return None: answers to a free question are not merged."""
+
+    def _schema_text(self) -> str:
+        if self.schema is None or not self.show_schema:
+            return ""
+        return f"Answer with one JSON object that fits this JSON Schema, and nothing else:\n{self.schema.text}\n\n"

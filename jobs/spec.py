@@ -1,0 +1,124 @@
+"""The `job:` block of a job file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from s1batch.config import Config
+from s1batch.jobs.seismic_pick import NOTE, PROMPT
+from s1batch.records import Sampling
+
+if TYPE_CHECKING:
+    from s1batch.jobs.base import Job
+
+_RECOMMENDED = {"temperature": 0.8, "top_p": 0.95, "top_k": 50, "min_p": 0.0}
+"""Intern-S1-Pro's own recommendation."""
+
+
+class SamplingSpec(Config):
+    """How tokens are chosen; what is left out comes from the preset."""
+
+    preset: Literal["greedy", "recommended"] = Field(
+        "greedy",
+        description="greedy: always the most probable token; recommended: the model's temperature 0.8, top_p 0.95, "
+        "top_k 50, min_p 0",
+    )
+    max_tokens: int = Field(512, ge=1, le=262_144, description="most tokens of an answer, reasoning included")
+    temperature: float | None = Field(None, ge=0, le=10, description="0 is greedy")
+    top_p: float | None = Field(None, gt=0, le=1, description="nucleus sampling; 1 is off")
+    top_k: int | None = Field(None, ge=0, description="only the k most probable tokens; 0 is off")
+    min_p: float | None = Field(None, ge=0, le=1, description="only tokens this fraction as probable as the best")
+    repetition_penalty: float = Field(1.0, gt=0, le=10, description="1 is off")
+    thinking: bool = Field(
+        False, description="reason before the answer; decoding is then not guided, and max_tokens must hold both"
+    )
+
+    def resolve(self) -> Sampling:
+        """Return the sampling with the preset's values filled in."""
+        preset = _RECOMMENDED if self.preset == "recommended" else {}
+        given = {name: getattr(self, name) for name in _RECOMMENDED if getattr(self, name) is not None}
+        chosen: dict[str, Any] = {**preset, **given}
+        return Sampling(
+            max_tokens=self.max_tokens, repetition_penalty=self.repetition_penalty, thinking=self.thinking, **chosen
+        )
+
+
+class SeismicPickSpec(Config):
+    """Whether each window holds an earthquake, and where its P and S waves begin."""
+
+    kind: Literal["seismic-pick"]
+    prompt: str = Field(PROMPT, min_length=1, description="Jinja2 template of the text before the series")
+    note: str = Field(NOTE, description="Jinja2 template of the text behind the series; empty leaves it out")
+    system: str | None = Field(None, min_length=1, description="Jinja2 template of a system message")
+    guided: bool = Field(True, description="let the engine produce nothing but JSON of the schema")
+    merge_tolerance_s: float = Field(
+        0.5, ge=0, le=60, description="picks of one phase at one station this close, in seconds, are merged"
+    )
+    sampling: SamplingSpec = Field(SamplingSpec(), description="how tokens are chosen")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampling")
+
+
+class AskSpec(Config):
+    """A question of your own about each piece of the archive."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    kind: Literal["ask"]
+    prompt: str = Field(
+        min_length=1, description="Jinja2 template over the fields of a table row and the lineage columns"
+    )
+    system: str | None = Field(None, min_length=1, description="Jinja2 template of a system message")
+    answer_schema: dict[str, Any] | str | None = Field(
+        None,
+        alias="schema",
+        description="JSON Schema of the answer: a mapping, a JSON file relative to the job file, or module:Model "
+        "(pydantic); left out: free text",
+    )
+    show_schema: bool = Field(True, description="begin the prompt with the schema")
+    guided: bool = Field(True, description="let the engine produce nothing but JSON of the schema")
+    attach: Literal["auto", "none"] = Field("auto", description="auto sends the time series with the question")
+    sampling: SamplingSpec = Field(SamplingSpec(), description="how tokens are chosen")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampling")
+
+
+JobSpec = Annotated[SeismicPickSpec | AskSpec, Field(discriminator="kind")]
+
+
+def build_job(spec: SeismicPickSpec | AskSpec, base_dir: Path) -> Job:
+    """Make the job that a job file describes.
+
+    Args:
+        spec: The `job:` block.
+        base_dir: Folder of the job file, which paths are relative to.
+
+    Raises:
+        JobFileError: A template or the schema is wrong.
+    """
+    from s1batch.jobs.answers import AnswerSchema
+    from s1batch.jobs.ask import AskJob
+    from s1batch.jobs.schema import load_schema
+    from s1batch.jobs.seismic_pick import SeismicPickJob
+    from s1batch.jobs.template import PromptTemplate
+
+    prompt = PromptTemplate(spec.prompt, "job.prompt")
+    system = PromptTemplate(spec.system, "job.system") if spec.system else None
+    if isinstance(spec, SeismicPickSpec):
+        return SeismicPickJob(
+            prompt=prompt,
+            note=PromptTemplate(spec.note, "job.note") if spec.note else None,
+            system=system,
+            guided=spec.guided,
+            merge_tolerance_s=spec.merge_tolerance_s,
+        )
+    schema = None if spec.answer_schema is None else AnswerSchema(load_schema(spec.answer_schema, base_dir))
+    return AskJob(
+        prompt=prompt,
+        system=system,
+        schema=schema,
+        show_schema=spec.show_schema,
+        guided=spec.guided,
+        attach=spec.attach,
+    )

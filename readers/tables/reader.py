@@ -1,0 +1,203 @@
+"""The reader of tables: each row of a Parquet, CSV or JSONL file is one chunk."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from s1batch.errors import JobFileError, SourceError
+from s1batch.paths import decode_path, encode_path
+from s1batch.readers.tables.formats import FORMATS, Csv, JsonLines, Parquet, RowFormat, RowPlace
+from s1batch.readers.tables.spec import TableSource
+from s1batch.records import Address, Chunk, Fields, InventoryItem, PlanEntry, Record, Refusal, Slice
+
+if TYPE_CHECKING:
+    from s1batch.columns import Column
+
+ROOT = "archive"
+"""The name of the root folder in addresses."""
+
+
+@dataclass(frozen=True)
+class TableReader:
+    """Plans and reads the rows of tables.
+
+    The address of a row holds its index (`rows`) and, for CSV and JSONL, its bytes (`bytes`), by which it is found
+    without reading what stands before it.
+
+    Attributes:
+        spec: The `source:` block.
+        base_dir: Folder of the job file, which paths are relative to.
+    """
+
+    spec: TableSource
+    base_dir: Path
+
+    @property
+    def lineage(self) -> tuple[Column, ...]:
+        """`source_file` and `row_index`."""
+        import pyarrow as pa
+
+        from s1batch.columns import Column
+
+        return (
+            Column(name="source_file", type=pa.string(), doc="file that the row stands in, relative to the root"),
+            Column(name="row_index", type=pa.int64(), doc="number of the row in its file, from 0"),
+        )
+
+    @property
+    def root(self) -> Path:
+        """The folder that addresses are relative to; it follows from the job file alone, not from what it finds."""
+        if self.spec.root is not None:
+            return Path(os.path.abspath(self.base_dir / self.spec.root))
+        return Path(os.path.commonpath([_fixed_folder(pattern) for pattern in self._patterns()]))
+
+    def plan(self) -> Iterator[InventoryItem | PlanEntry]:
+        """Yield one item per file, in the order of their names, and one entry per row.
+
+        Raises:
+            JobFileError: A path matches no file, or a file lies outside `source.root`.
+        """
+        root = self.root
+        for path in self._files():
+            if not path.is_relative_to(root):
+                raise JobFileError(f"source.root: {path} does not lie below {root}")
+            yield from self._plan_file(path, encode_path(path.relative_to(root)))
+
+    def read(self, chunks: Sequence[Chunk]) -> Iterator[Record]:
+        """Yield the record of each row; ascending rows of one file are read in one pass."""
+        root = self.root
+        for run in _runs(chunks):
+            address = run[0].inputs[0]
+            if not address.slices:
+                yield from (_record(chunk, SourceError("not_readable", "no rows were planned")) for chunk in run)
+                continue
+            path = root / decode_path(address.path)
+            places = [_place_of(chunk) for chunk in run]
+            answered = 0
+            try:
+                for fields in self._format(path).read(path, places):
+                    yield _record(run[answered], fields)
+                    answered += 1
+            except (SourceError, OSError) as error:
+                for chunk in run[answered:]:
+                    yield _record(chunk, _as_source_error(error))
+
+    def _plan_file(self, path: Path, name: str) -> Iterator[InventoryItem | PlanEntry]:
+        size = mtime_ns = count = done = 0
+
+        def item(**about: Any) -> InventoryItem:
+            return InventoryItem(root=ROOT, path=name, size=size, mtime_ns=mtime_ns, **about)
+
+        try:
+            stat = path.stat()
+            size, mtime_ns = stat.st_size, stat.st_mtime_ns
+            if size == 0:
+                raise SourceError("empty_file", "the file is empty")
+            for place in self._format(path).scan(path):
+                yield PlanEntry(
+                    chunk=Chunk(inputs=(_address(name, place),)),
+                    label=f"{name}:{place.index}",
+                    nbytes=place.nbytes,
+                    text_chars=place.nbytes,
+                )
+                count += 1
+                done = place.stop or 0
+        except (SourceError, OSError) as error:
+            found = _as_source_error(error)
+            yield item(status="unreadable", reason=found.reason, unit="bytes", count=size - done)
+            yield PlanEntry(
+                chunk=Chunk(inputs=(Address(root=ROOT, path=name),)),
+                label=name,
+                refusal=Refusal(outcome="unreadable", reason=found.reason, detail=f"{name}: {found.detail}"),
+            )
+            if not count:
+                return
+        yield item(status="selected", unit="rows", count=count, start=0, stop=count)
+
+    def _format(self, path: Path) -> RowFormat:
+        suffix = path.suffix.lower()
+        kind = FORMATS.get(suffix) if self.spec.format == "auto" else self.spec.format
+        match kind:
+            case "parquet":
+                return Parquet(self.spec.columns)
+            case "jsonl":
+                return JsonLines(self.spec.columns)
+            case "csv":
+                return Csv(self.spec.columns, self.spec.delimiter or ("\t" if suffix == ".tsv" else ","))
+        raise SourceError(
+            "unknown_format", f"{suffix or 'no ending'} is none of {', '.join(FORMATS)}; say source.format"
+        )
+
+    def _patterns(self) -> list[str]:
+        return [os.path.abspath(self.base_dir / pattern) for pattern in self.spec.path]
+
+    def _files(self) -> list[Path]:
+        found: set[str] = set()
+        for given, pattern in zip(self.spec.path, self._patterns(), strict=True):
+            # A name that holds brackets is a file first, and a pattern only where there is no such file.
+            matches = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
+            files = [match for match in matches if os.path.isfile(match)]
+            if not files:
+                raise JobFileError(f"source.path: {given!r} matches no file in {self.base_dir}")
+            found.update(files)
+        return [Path(name) for name in sorted(found, key=os.fsencode)]
+
+
+def _fixed_folder(pattern: str) -> str:
+    """Return the folder above the first part that holds a wildcard."""
+    path = Path(pattern)
+    parts = path.parts
+    fixed = next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
+    return str(Path(*parts[: min(fixed, len(parts) - 1)]))
+
+
+def _address(name: str, place: RowPlace) -> Address:
+    slices = [Slice(dim="rows", start=place.index, stop=place.index + 1)]
+    if place.start is not None and place.stop is not None:
+        slices.append(Slice(dim="bytes", start=place.start, stop=place.stop))
+    return Address(root=ROOT, path=name, slices=tuple(slices))
+
+
+def _place_of(chunk: Chunk) -> RowPlace:
+    slices = {piece.dim: piece for piece in chunk.inputs[0].slices}
+    where = slices.get("bytes")
+    return RowPlace(
+        index=slices["rows"].start, start=where.start if where else None, stop=where.stop if where else None
+    )
+
+
+def _runs(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
+    """Yield the longest stretches of chunks whose rows ascend in one file."""
+    run: list[Chunk] = []
+    for chunk in chunks:
+        if run:
+            before, here = run[-1], chunk
+            same_file = before.inputs[0].path == here.inputs[0].path
+            if not same_file or (before.start or 0) >= (here.start or 0):
+                yield run
+                run = []
+        run.append(chunk)
+    if run:
+        yield run
+
+
+def _record(chunk: Chunk, fields: Any) -> Record:
+    address = chunk.inputs[0]
+    lineage = {"source_file": address.path, "row_index": chunk.start}
+    if isinstance(fields, SourceError):
+        detail = f"{address.path}, row {chunk.start}: {fields.detail}"
+        refusal = Refusal(outcome="unreadable", reason=fields.reason, detail=detail)
+        return Record(chunk=chunk, lineage=lineage, refusal=refusal)
+    return Record(chunk=chunk, lineage=lineage, payload=Fields(values=fields))
+
+
+def _as_source_error(error: SourceError | OSError) -> SourceError:
+    if isinstance(error, SourceError):
+        return error
+    reason = "source_missing" if isinstance(error, FileNotFoundError) else "not_readable"
+    return SourceError(reason, error.strerror or str(error))  # type: ignore[arg-type]
