@@ -554,5 +554,7 @@ class Row:
     engine: str = ""
     model: str = ""
     fingerprint: str = ""
+    rate_declared_hz: float | None = None
+    neutralised: int = 0
     lineage: Mapping[str, Any] = field(default_factory=dict)
     answer: Mapping[str, Any] = field(default_factory=dict)

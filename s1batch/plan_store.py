@@ -1,0 +1,304 @@
+"""The plan and the inventory on disk: written once, in bounded memory, and read part by part.
+
+`plan.parquet` holds one line for each chunk, in the order of the parts; `inventory.parquet` the archive as the reader
+found it. An extension writes `plan-0001.parquet` and `inventory-0001.parquet` beside them and touches no older file. A
+plan file is renamed into place last, so a generation whose plan file is there is complete, and one without is none.
+
+Row groups end where parts end, so that reading one part decodes little else.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from s1batch.errors import ConflictError, ResultsError
+from s1batch.plan_columns import INVENTORY, PLAN, inventory_table, plan_entries, plan_table
+from s1batch.records import InventoryItem, PlanEntry
+from s1batch.results.atomic import clean_temporaries, make_folder, publish, results_errors, temporary_path
+from s1batch.results.layout import Layout
+from s1batch.results.process import ProcessIdentity
+
+if TYPE_CHECKING:
+    import polars as pl
+
+GROUP_ROWS = 8192
+"""A row group ends with the first part that reaches this many lines."""
+
+MAX_GROUP_ROWS = 65536
+"""A part with more lines than this is spread over several row groups."""
+
+
+class _TableFile:
+    """A Parquet file that grows by row groups under a temporary name."""
+
+    def __init__(self, target: Path, schema: pa.Schema) -> None:
+        self.target = target
+        self._temporary = temporary_path(target, ProcessIdentity.current())
+        with results_errors(target):
+            self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd", write_page_checksum=True)
+
+    def write(self, table: pa.Table) -> None:
+        if table.num_rows:
+            with results_errors(self.target):
+                self._writer.write_table(table, row_group_size=table.num_rows)
+
+    def close(self, **metadata: int) -> None:
+        """Complete the file under its temporary name."""
+        with results_errors(self.target):
+            self._writer.add_key_value_metadata({name: str(value) for name, value in metadata.items()})
+            self._writer.close()
+
+    def publish(self) -> None:
+        with results_errors(self.target):
+            publish(self._temporary, self.target)
+
+    def discard(self) -> None:
+        # The writer may be unable to write its footer; the file goes in any case.
+        with suppress(OSError, pa.ArrowException):
+            self._writer.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+class PlanWriter:
+    """Writes a plan and its inventory; a context manager. Nothing is there unless the block ends well.
+
+    Args:
+        path: The results directory.
+        generation: 0 for the first plan; `PlanStore.extend` gives the next.
+        first_part: Number of the first part.
+
+    Raises:
+        ConflictError: There is such a plan already.
+        ResultsError: The directory cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], generation: int = 0, first_part: int = 0) -> None:
+        layout = Layout(Path(path))
+        make_folder(layout.root)
+        clean_temporaries(layout.root)
+        self._target = layout.plan(generation)
+        if self._target.exists():
+            raise ConflictError(
+                f"{self._target} is there already: a plan is frozen; extend it, or choose another folder"
+            )
+        self._plan = _TableFile(self._target, PLAN)
+        self._inventory = _TableFile(layout.inventory(generation), INVENTORY)
+        self._entries: list[PlanEntry] = []
+        self._items: list[InventoryItem] = []
+        self._first_part = first_part
+        self._part = first_part - 1
+        self._chunks = 0
+        self._count = 0
+
+    def __enter__(self) -> PlanWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        if kind is not None:
+            self.discard()
+            return
+        try:
+            self.close()
+        except BaseException:
+            self.discard()
+            raise
+
+    def add(self, line: PlanEntry | InventoryItem) -> None:
+        """Write one line of the plan or of the inventory; they may come in any mixture.
+
+        Raises:
+            ValueError: A part number is skipped or comes back, which is a mistake in the program.
+            ResultsError: The files cannot be written.
+        """
+        if isinstance(line, InventoryItem):
+            self._items.append(line)
+            if len(self._items) >= GROUP_ROWS:
+                self._flush_items()
+            return
+        if line.part not in (self._part, self._part + 1) or line.part < self._first_part:
+            raise ValueError(f"part {line.part} follows part {self._part}")
+        full = len(self._entries) >= (MAX_GROUP_ROWS if line.part == self._part else GROUP_ROWS)
+        if full:
+            self._flush_entries()
+        self._part = line.part
+        self._entries.append(line)
+
+    def close(self) -> None:
+        """Complete both files and give them their names, the plan last."""
+        self._flush_entries()
+        self._flush_items()
+        n_parts = self._part + 1 - self._first_part
+        self._plan.close(n_chunks=self._chunks, n_parts=n_parts, first_part=self._first_part)
+        self._inventory.close(n_items=self._count)
+        self._inventory.publish()
+        self._plan.publish()
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self._plan.discard()
+        self._inventory.discard()
+
+    def _flush_entries(self) -> None:
+        self._plan.write(plan_table(self._entries))
+        self._chunks += len(self._entries)
+        self._entries.clear()
+
+    def _flush_items(self) -> None:
+        self._inventory.write(inventory_table(self._items))
+        self._count += len(self._items)
+        self._items.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class _Generation:
+    """One plan file: its parts, and the first and last part of each of its row groups."""
+
+    path: Path
+    first_part: int
+    n_parts: int
+    n_chunks: int
+    group_first: tuple[int, ...]
+    group_last: tuple[int, ...]
+
+
+class PlanStore:
+    """The plan of a results directory, with all its extensions.
+
+    Args:
+        path: The results directory.
+
+    Raises:
+        ResultsError: There is no plan, or it is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._layout = Layout(Path(path))
+        self._generations = self._open()
+        self._cached: tuple[tuple[Path, range, list[str] | None], pa.Table] | None = None
+
+    def parts(self) -> int:
+        """How many parts there are; they are numbered from 0."""
+        last = self._generations[-1]
+        return last.first_part + last.n_parts
+
+    def chunks(self) -> int:
+        """How many chunks are planned."""
+        return sum(generation.n_chunks for generation in self._generations)
+
+    def entries(self, part: int) -> list[PlanEntry]:
+        """Return the entries of one part, in their order.
+
+        Raises:
+            ResultsError: There is no such part, or the plan is damaged.
+        """
+        return plan_entries(self._part_table(part, None))
+
+    def keys(self, part: int) -> list[str]:
+        """Return the chunk keys of one part, in their order; reads far less than `entries`.
+
+        Raises:
+            ResultsError: There is no such part, or the plan is damaged.
+        """
+        keys: list[str] = self._part_table(part, ["chunk_key", "part"]).column("chunk_key").to_pylist()
+        return keys
+
+    def refusals(self, part: int) -> dict[str, tuple[str, str | None]]:
+        """Return outcome and reason of the chunks of a part that are refused by the plan, by chunk key."""
+        table = self._part_table(part, ["chunk_key", "part", "admission", "reason"])
+        table = table.filter(pc.is_valid(table.column("admission")))
+        return {line["chunk_key"]: (line["admission"], line["reason"]) for line in table.to_pylist()}
+
+    def tables(self, columns: list[str]) -> Iterator[pa.Table]:
+        """Yield the whole plan in its order, some columns of it, a bounded number of lines at a time.
+
+        Raises:
+            ResultsError: The plan is damaged.
+        """
+        for generation in self._generations:
+            with _plan_errors(generation.path), pq.ParquetFile(generation.path) as file:
+                for batch in file.iter_batches(batch_size=MAX_GROUP_ROWS, columns=columns):
+                    yield pa.Table.from_batches([batch])
+
+    def scan(self) -> pl.LazyFrame:
+        """Return the whole plan, in its order."""
+        import polars as pl
+
+        return pl.scan_parquet([generation.path for generation in self._generations], glob=False)
+
+    def inventory(self) -> pl.LazyFrame:
+        """Return the whole inventory."""
+        import polars as pl
+
+        paths = [self._layout.inventory(number) for number in range(len(self._generations))]
+        return pl.scan_parquet(paths, glob=False)
+
+    def extend(self) -> PlanWriter:
+        """Return a writer that appends parts behind the last one; older files stay as they are."""
+        return PlanWriter(self._layout.root, generation=len(self._generations), first_part=self.parts())
+
+    def _open(self) -> list[_Generation]:
+        generations: list[_Generation] = []
+        while (path := self._layout.plan(len(generations))).exists():
+            generations.append(_read_generation(path))
+            expected = 0 if len(generations) == 1 else generations[-2].first_part + generations[-2].n_parts
+            if generations[-1].first_part != expected:
+                raise ResultsError(f"{path} begins with part {generations[-1].first_part}, not {expected}; restore it")
+        if not generations:
+            raise ResultsError(f"{self._layout.plan()} is not there: the folder holds no plan; run `s1batch run` first")
+        return generations
+
+    def _part_table(self, part: int, columns: list[str] | None) -> pa.Table:
+        number = bisect_right([generation.first_part for generation in self._generations], part) - 1
+        # Extensions without chunks share their first part with the next one; only the last of those can hold it.
+        generation = self._generations[max(number, 0)]
+        first = bisect_left(generation.group_last, part)
+        last = bisect_right(generation.group_first, part)
+        if not 0 <= part < self.parts() or first >= last:
+            raise ResultsError(f"{generation.path} has no part {part}; parts are 0 to {self.parts() - 1}")
+        table = self._groups(generation.path, range(first, last), columns)
+        return table.filter(pc.equal(table.column("part"), part))
+
+    def _groups(self, path: Path, groups: range, columns: list[str] | None) -> pa.Table:
+        # Neighbouring parts share a row group, and are mostly asked for one after the other.
+        wanted = (path, groups, columns)
+        cached = self._cached
+        if cached is not None and cached[0] == wanted:
+            return cached[1]
+        with _plan_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read_row_groups(list(groups), columns=columns)
+        self._cached = (wanted, table)
+        return table
+
+
+@contextmanager
+def _plan_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise ResultsError(f"{path} is damaged or cannot be read ({error}); restore it from a copy") from error
+
+
+def _read_generation(path: Path) -> _Generation:
+    with _plan_errors(path), pq.ParquetFile(path) as file:
+        metadata = file.metadata
+        written = metadata.metadata or {}
+        column = PLAN.get_field_index("part")
+        statistics = [metadata.row_group(number).column(column).statistics for number in range(metadata.num_row_groups)]
+        return _Generation(
+            path=path,
+            first_part=int(written[b"first_part"]),
+            n_parts=int(written[b"n_parts"]),
+            n_chunks=int(written[b"n_chunks"]),
+            group_first=tuple(statistic.min for statistic in statistics),
+            group_last=tuple(statistic.max for statistic in statistics),
+        )
