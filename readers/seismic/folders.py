@@ -1,0 +1,108 @@
+"""Which files a glob means, in an order that does not depend on the file system.
+
+Unlike the standard library's recursive glob, a folder is entered once per `**`, so that links that lead back up cost
+nothing; a folder that cannot be listed is reported rather than passed over; and only regular files come back.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator
+from fnmatch import translate
+
+
+def split_pattern(pattern: str) -> tuple[str, list[str]]:
+    """Return the folder before a pattern's first wildcard (of a plain file, its folder), and the parts behind it."""
+    parts = pattern.split(os.sep)
+    fixed = 0
+    while fixed < len(parts) - 1 and not glob.has_magic(parts[fixed]):
+        fixed += 1
+    folder = os.sep.join(parts[:fixed])
+    return folder or (os.sep if pattern.startswith(os.sep) else ""), [part for part in parts[fixed:] if part]
+
+
+def expand(folder: str, parts: list[str]) -> Iterator[str]:
+    """Yield what a pattern matches below a folder: files, broken links, and folders that cannot be listed.
+
+    `*`, `?` and `[...]` match within one name, `**` any number of folders; names that begin with a dot only match
+    patterns that do.
+
+    Args:
+        folder: Where to start, absolute.
+        parts: The pattern, part by part.
+    """
+    part, rest = parts[0], parts[1:]
+    if part == "**":
+        # `**` at the end means every file below.
+        for inner in _descend(folder):
+            yield from expand(inner, rest or ["*"])
+        return
+    if not glob.has_magic(part):
+        path = os.path.join(folder, part)
+        if rest:
+            if os.path.isdir(path):
+                yield from expand(path, rest)
+        elif _is_wanted(path):
+            yield path
+        return
+    entries = list_folder(folder)
+    if entries is None:
+        if os.path.isdir(folder):
+            yield folder
+        return
+    matches = re.compile(translate(part)).match
+    for entry in entries:
+        if entry.name.startswith(".") and not part.startswith("."):
+            continue
+        if matches(entry.name) is None:
+            continue
+        if not rest:
+            if _is_wanted(entry.path):
+                yield entry.path
+        elif is_folder(entry):
+            yield from expand(entry.path, rest)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder or a link to one; a link in a circle is none."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def list_folder(folder: str) -> list[os.DirEntry[str]] | None:
+    """Return the entries of a folder by name, or None where it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: os.fsencode(entry.name))
+    except OSError:
+        return None
+
+
+def _descend(top: str) -> Iterator[str]:
+    """Yield a folder and all below it, each once: real folders first, then those that only links lead to."""
+    seen: set[tuple[int, int]] = set()
+    links = [top]
+    while links:
+        waiting = [links.pop(0)]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                facts = os.stat(folder)
+            except OSError:
+                continue
+            if (facts.st_dev, facts.st_ino) in seen:
+                continue
+            seen.add((facts.st_dev, facts.st_ino))
+            yield folder
+            below: list[str] = []
+            for entry in list_folder(folder) or ():
+                if entry.name.startswith(".") or not is_folder(entry):
+                    continue
+                (links if entry.is_symlink() else below).append(entry.path)
+            waiting += reversed(below)
+
+
+def _is_wanted(path: str) -> bool:
+    """A file, or a link to nothing, which is accounted for as missing."""
+    return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))

@@ -1,0 +1,158 @@
+"""From the headers of an archive to its inventory and the chunks of the plan.
+
+The whole archive is scanned once; what is kept of it is 28 bytes per stretch and a line per file. Then one instrument
+after the other is laid on its grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from s1batch.grid import ChunkGrid, Window, time_of
+from s1batch.readers.seismic.catalogue import Catalogue, CatalogueFile, Lane, common_rates, separate
+from s1batch.readers.seismic.components import requested_components
+from s1batch.readers.seismic.coverage import Piece
+from s1batch.readers.seismic.inventory import share_out, take_file
+from s1batch.readers.seismic.locate import ROOT_NAME, locate
+from s1batch.readers.seismic.margin import margin_ns
+from s1batch.readers.seismic.selection import time_range_ns
+from s1batch.readers.seismic.spec import SeismicSource
+from s1batch.readers.seismic.timeline import Run, nearby, runs
+from s1batch.records import Address, Chunk, InventoryItem, PlanEntry, Refusal, SeriesShape, Slice
+from s1batch.windows import WindowSpec
+
+
+def plan_seismic(spec: SeismicSource, window: WindowSpec, base_dir: Path) -> Iterator[InventoryItem | PlanEntry]:
+    """Yield the whole archive as inventory items, and every chunk once.
+
+    First, in the order of the files, what is not selected and what cannot be read; then each instrument with its
+    selected and duplicate stretches and its windows by time.
+
+    Args:
+        spec: The source.
+        window: How to cut, with `max` already replaced.
+        base_dir: The folder of the job file.
+
+    Raises:
+        UsageError: The job file asks for something impossible, or no file matches.
+    """
+    components = requested_components(spec.components)
+    time_range = time_range_ns(spec)
+    catalogue = Catalogue()
+    for file in locate(spec, base_dir):
+        yield from take_file(file, spec, frozenset(components), time_range, catalogue)
+    for group, channels in catalogue.instruments():
+        rates = common_rates(channels)
+        for rate_hz in dict.fromkeys(rates.values()):
+            pieces: dict[str, list[Piece]] = {}
+            for channel, stretches in channels.items():
+                selected: list[Piece] = []
+                yield from share_out(channel, stretches, rate_hz, rates, catalogue.files, selected)
+                if selected:
+                    pieces[channel] = selected
+            roles = {channel: channels[channel].role for channel in pieces}
+            sent_hz = rate_hz if spec.rate_hz is None else spec.rate_hz
+            for label, lane in separate(group, pieces, roles).items():
+                instrument = _Instrument(
+                    label=label,
+                    lane=lane,
+                    components=components,
+                    rate_hz=rate_hz,
+                    sent_hz=sent_hz,
+                    margin_ns=margin_ns(spec, rate_hz),
+                    refuse_missing=spec.missing == "refuse",
+                    max_gap_frac=window.max_gap_frac,
+                )
+                yield from instrument.entries(ChunkGrid.from_spec(window, sent_hz), catalogue.files)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Instrument:
+    """Channels that are sent together.
+
+    Attributes:
+        label: Its name, for people.
+        lane: Its pieces by component.
+        components: What is sent, in order.
+        rate_hz: The recorded rate.
+        sent_hz: The rate of the grid.
+        margin_ns: How far around a window its processing reads.
+        refuse_missing: Whether a window without one of the components is refused.
+        max_gap_frac: Largest share of a window that may be filled.
+    """
+
+    label: str
+    lane: Lane
+    components: tuple[str, ...]
+    rate_hz: float
+    sent_hz: float
+    margin_ns: int
+    refuse_missing: bool
+    max_gap_frac: float
+
+    def entries(self, grid: ChunkGrid, files: Sequence[CatalogueFile]) -> Iterator[PlanEntry]:
+        """Yield a line of the plan for each window, by time."""
+        starts_ns = {component: [piece.start_ns for piece in pieces] for component, pieces in self.lane.items()}
+        for run in runs(self.lane, grid, self.sent_hz):
+            for window in grid.windows(run.intervals):
+                yield self._entry(run, window, files, starts_ns)
+
+    def _entry(
+        self, run: Run, window: Window, files: Sequence[CatalogueFile], starts_ns: dict[str, list[int]]
+    ) -> PlanEntry:
+        start_ns = time_of(window.start, run.anchor_ns, self.sent_hz)
+        stop_ns = time_of(window.stop, run.anchor_ns, self.sent_hz)
+        slices = (Slice(dim="time_ns", start=start_ns, stop=stop_ns),)
+        data_stop = window.stop - window.pad
+        addresses: list[Address] = []
+        missing = ""
+        filled = present = 0
+        nbytes = 0.0
+        for component in self.components:
+            track = run.tracks.get(component)
+            drawn = track.within(window.start, data_stop) if track is not None else []
+            if not drawn:
+                missing += component
+                continue
+            present += 1
+            filled += data_stop - window.start
+            sources = set()
+            for piece, covered in drawn:
+                filled -= covered
+                nbytes += covered / self.sent_hz * piece.rate_hz * files[piece.file].bytes_per_sample
+                sources.add((piece.file, piece.channel))
+            if self.margin_ns:
+                begin_ns, end_ns = start_ns - self.margin_ns, stop_ns + self.margin_ns
+                around = nearby(self.lane[component], starts_ns[component], begin_ns, end_ns)
+                sources.update((piece.file, piece.channel) for piece in around)
+            addresses += [
+                Address(source=channel, root=ROOT_NAME, path=files[file].name, slices=slices, rate_hz=self.rate_hz)
+                for file, channel in sorted(sources)
+            ]
+        steps = window.stop - window.start
+        gap_frac = filled / (steps * present)
+        core = None
+        if (window.core_start, window.core_stop) != (window.start, window.stop):
+            core = (
+                time_of(window.core_start, run.anchor_ns, self.sent_hz),
+                time_of(window.core_stop, run.anchor_ns, self.sent_hz),
+            )
+        return PlanEntry(
+            chunk=Chunk(tuple(addresses), core),
+            label=self.label,
+            series=SeriesShape(steps=steps, channels=len(self.components), rate_hz=self.sent_hz),
+            nbytes=round(nbytes),
+            gap_frac=gap_frac,
+            refusal=self._refusal(missing, gap_frac),
+        )
+
+    def _refusal(self, missing: str, gap_frac: float) -> Refusal | None:
+        if missing and self.refuse_missing:
+            detail = f"{self.label} has no data of {', '.join(missing)} in this window (source.missing: refuse)"
+            return Refusal(outcome="refused", reason="missing_component", detail=detail)
+        if gap_frac > self.max_gap_frac:
+            detail = f"{gap_frac:.1%} of the window is gaps, more than window.max_gap_frac ({self.max_gap_frac:.1%})"
+            return Refusal(outcome="refused", reason="gap_too_large", detail=detail)
+        return None
