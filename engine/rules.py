@@ -1,0 +1,355 @@
+"""What each engine takes whole, and what it must never be asked: one table, two entrances.
+
+`Rules.admit_shape` serves the planner, which knows shapes only; `Rules.admit_request` serves the worker: it derives the
+shape, applies the same rules, and adds what only the data can tell. An engine's own limits (its context length) are
+put in with `dataclasses.replace(RULES["lmdeploy"], context_tokens=65536)`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from s1batch.engine.tokens import (
+    LMDEPLOY_LONGEST_SERIES,
+    image_tokens,
+    safe_rate,
+    series_tokens,
+    shortest_series,
+)
+from s1batch.records import Reason, Refusal, Request, SeriesPart, SeriesShape
+from s1batch.special_tokens import contains_special
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Modality = Literal["text", "image", "series"]
+
+TEMPLATE_TOKENS = 32
+"""Tokens that the chat template adds around a prompt of a few turns; a round figure on the high side."""
+
+SERIES_MARKERS = 2
+"""`<|ts|>` and `<|/ts|>` around every series."""
+
+TOKENS_PER_IMAGE = image_tokens(1024, 1024)
+"""Tokens counted for an image, whose size the planner does not know: those of a square of one megapixel."""
+
+LARGEST_FLOAT32 = 3.4028235e38
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptShape:
+    """A request without its contents: all that a rule may depend on, except the values of a series.
+
+    Attributes:
+        text_tokens: Tokens of the text of all messages.
+        series: Shape of each series, with the rate that the engine would be told.
+        images: How many images.
+        max_tokens: Most tokens that may be generated.
+        thinking: Whether the model shall reason first.
+        schema: Whether the answer must fit a JSON Schema.
+        tools: Whether the model may call tools.
+    """
+
+    text_tokens: int = 0
+    series: tuple[SeriesShape, ...] = ()
+    images: int = 0
+    max_tokens: int = 512
+    thinking: bool = False
+    schema: bool = False
+    tools: bool = False
+
+    @classmethod
+    def of(cls, request: Request, text_tokens: int) -> PromptShape:
+        """Return the shape of a request whose series are all two-dimensional."""
+        return cls(
+            text_tokens=text_tokens,
+            series=tuple(part.shape for part in request.series),
+            images=len(request.images),
+            max_tokens=request.sampling.max_tokens,
+            thinking=request.sampling.thinking,
+            schema=request.schema is not None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What one kind of engine takes.
+
+    Attributes:
+        name: The engine's kind, or the dialect that its server speaks.
+        modalities: What a message may hold.
+        longest_series: Samples that it takes whole; None means no limit of its own.
+        series_per_request: How many series it sees in one request; None means all of them.
+        series_with_images: Whether both may stand in one request.
+        context_tokens: Most tokens of prompt and answer together; None means not known.
+        exclusive_series: Requests with series may be in flight together only when all are of the same (T, C, rate), and
+            never together with images.
+        nudges_rates: Whether sampling rates that break the engine are replaced by the nearest safe one.
+        guided_json: Whether a grammar can force the answer into a schema.
+        thinking: Whether the model can reason before it answers.
+        thinking_with_schema: Whether the grammar waits for the end of the reasoning. Where it does not, a request with
+            both is sent without the grammar, and the job checks the answer.
+        tools: Whether the model may call tools.
+        admits_all: No rule applies (answers come from a recording).
+        source: What the rules were read from.
+    """
+
+    name: str
+    modalities: frozenset[Modality] = frozenset({"text"})
+    longest_series: int | None = None
+    series_per_request: int | None = None
+    series_with_images: bool = True
+    context_tokens: int | None = None
+    exclusive_series: bool = False
+    nudges_rates: bool = False
+    guided_json: bool = True
+    thinking: bool = True
+    thinking_with_schema: bool = False
+    tools: bool = False
+    admits_all: bool = False
+    source: str
+
+    def admit_shape(self, shape: PromptShape) -> Refusal | None:
+        """Return why a request of this shape must not be sent, or None."""
+        if self.admits_all:
+            return None
+        return self._series_refusal(shape) or self._feature_refusal(shape) or self._context_refusal(shape)
+
+    def admit_request(self, request: Request, text_tokens: int) -> Refusal | None:
+        """Return why this request must not be sent, or None when the engine will see every sample of it.
+
+        Args:
+            request: The request, adapted or not.
+            text_tokens: Tokens of its text (`estimate_text_tokens` where no tokenizer is at hand).
+        """
+        if self.admits_all:
+            return None
+        for part in request.series:
+            if refusal := _array_refusal(part.values_TC):
+                return refusal
+        if refusal := self.admit_shape(PromptShape.of(request, text_tokens)):
+            return refusal
+        for part in request.series:
+            if refusal := _values_refusal(part.values_TC):
+                return refusal
+        if any(contains_special(message.text) for message in request.messages):
+            return _refuse(
+                "prompt_error",
+                "the text holds one of the model's special tokens, which would be read as the real thing; "
+                "pass it through s1batch.special_tokens.neutralise",
+            )
+        return None
+
+    def adapt(self, request: Request) -> Request:
+        """Return the request with sampling rates that would break the engine declared as the nearest safe ones."""
+        if not self.nudges_rates or all(_told(part) == safe_rate(_told(part)) for part in request.series):
+            return request
+        messages = tuple(
+            replace(
+                message,
+                parts=tuple(_nudged(part) if isinstance(part, SeriesPart) else part for part in message.parts),
+            )
+            for message in request.messages
+        )
+        return replace(request, messages=messages)
+
+    def batch_class(self, request: Request) -> Hashable | None:
+        """Return the class of requests that may be in flight with this one; None goes with every class."""
+        if not self.exclusive_series:
+            return None
+        series = request.series
+        if series:
+            return tuple((part.shape.steps, part.shape.channels, self._rate(part.shape)) for part in series)
+        return "images" if request.images else None
+
+    def prompt_tokens(self, shape: PromptShape) -> int:
+        """Return the estimated tokens of the prompt: text, chat template, series and images."""
+        media = sum(SERIES_MARKERS + series_tokens(each.steps, self._rate(each)) for each in shape.series)
+        return TEMPLATE_TOKENS + shape.text_tokens + media + shape.images * TOKENS_PER_IMAGE
+
+    def guides(self, *, schema: bool, thinking: bool) -> bool:
+        """Return whether the answer will be forced into its schema while it is generated."""
+        return schema and self.guided_json and (self.thinking_with_schema or not thinking)
+
+    def _rate(self, series: SeriesShape) -> float:
+        return safe_rate(series.rate_hz) if self.nudges_rates else series.rate_hz
+
+    def _series_refusal(self, shape: PromptShape) -> Refusal | None:
+        if shape.series and "series" not in self.modalities:
+            return _refuse(
+                "series_not_supported",
+                f"{self.name} does not encode time series for this model: only LMDeploy and the reference engine do; "
+                "others drop them without a word",
+            )
+        if shape.images and "image" not in self.modalities:
+            return _refuse("image_not_supported", f"{self.name} takes no images")
+        if self.series_per_request is not None and len(shape.series) > self.series_per_request:
+            return _refuse(
+                "several_series",
+                f"{len(shape.series)} series in one request, {self.name} sees {self.series_per_request}: "
+                "put the channels into one series of shape (T, C)",
+            )
+        if shape.series and shape.images and not self.series_with_images:
+            return _refuse("series_with_image", f"{self.name} takes a series or images in one request, not both")
+        for series in shape.series:
+            if refusal := self._one_series_refusal(series):
+                return refusal
+        return None
+
+    def _one_series_refusal(self, series: SeriesShape) -> Refusal | None:
+        steps, channels, rate_hz = series.steps, series.channels, series.rate_hz
+        if not (math.isfinite(rate_hz) and rate_hz > 0):
+            return _refuse("rate_missing", f"the sampling rate is {rate_hz!r} Hz; it must be positive")
+        if channels < 1 or steps < channels:
+            return _refuse(
+                "wrong_shape",
+                f"a series of shape ({steps}, {channels}) has more channels than samples: the shape is (time, channel)",
+            )
+        if steps < (shortest := shortest_series(self._rate(series))):
+            return _refuse(
+                "series_too_short",
+                f"{steps} samples at {rate_hz:g} Hz; the encoder's first patch needs {shortest}: use longer windows "
+                "or tail: pad",
+            )
+        if self.longest_series is not None and steps > self.longest_series:
+            return _refuse(
+                "series_too_long",
+                f"{steps:,} samples; {self.name} reads the first {self.longest_series:,} and drops the rest: use "
+                "shorter windows or a long_series policy",
+            )
+        return None
+
+    def _feature_refusal(self, shape: PromptShape) -> Refusal | None:
+        if shape.thinking and not self.thinking:
+            return _refuse("thinking_not_supported", f"{self.name} cannot let the model think first")
+        if shape.schema and not self.guided_json:
+            return _refuse("schema_not_supported", f"{self.name} cannot force answers into a schema")
+        if shape.tools and not self.tools:
+            return _refuse("tools_not_supported", f"{self.name} offers no tools to the model")
+        return None
+
+    def _context_refusal(self, shape: PromptShape) -> Refusal | None:
+        if self.context_tokens is None:
+            return None
+        prompt = self.prompt_tokens(shape)
+        if prompt + shape.max_tokens <= self.context_tokens:
+            return None
+        return _refuse(
+            "context_too_long",
+            f"about {prompt:,} tokens of prompt and up to {shape.max_tokens:,} of answer do not fit the context of "
+            f"{self.context_tokens:,} tokens",
+        )
+
+
+def estimate_text_tokens(text: str) -> int:
+    """Return an estimate on the high side of the tokens of a text: its UTF-8 bytes / 3, rounded up.
+
+    English prose has 4 to 5 bytes per token, JSON and Chinese about 3. Long digit strings can reach one token per
+    byte; a tokenizer is the remedy where that matters.
+    """
+    return -(-len(text.encode("utf-8", errors="replace")) // 3)
+
+
+def _refuse(reason: Reason, detail: str) -> Refusal:
+    return Refusal(outcome="refused", reason=reason, detail=detail)
+
+
+def _told(part: SeriesPart) -> float:
+    return part.declared_rate_hz or part.rate_hz
+
+
+def _nudged(part: SeriesPart) -> SeriesPart:
+    told = _told(part)
+    safe = safe_rate(told)
+    return part if safe == told else replace(part, declared_rate_hz=safe)
+
+
+def _array_refusal(values: NDArray[Any]) -> Refusal | None:
+    if values.ndim != 2:
+        return _refuse("wrong_shape", f"a series of shape {values.shape}: it must be (time, channel)")
+    if values.dtype.kind not in "fiu":
+        return _refuse("wrong_shape", f"a series of type {values.dtype}: it must hold real numbers")
+    return None
+
+
+def _values_refusal(values: NDArray[Any]) -> Refusal | None:
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        sent = np.asarray(values, dtype=np.float32)
+    peak = float(max(sent.max(), -sent.min()))
+    if not math.isfinite(peak):
+        bad = int(sent.size - np.isfinite(sent).sum())
+        return _refuse(
+            "not_finite", f"{bad:,} of {sent.size:,} values are NaN or infinite; they would turn a channel to NaN"
+        )
+    if peak * peak * sent.shape[0] > LARGEST_FLOAT32:
+        return _refuse(
+            "not_finite", f"values up to {peak:.3g} overflow the encoder's z-score, which squares them in float32"
+        )
+    return None
+
+
+_LMDEPLOY = Rules(
+    name="lmdeploy",
+    modalities=frozenset({"text", "image", "series"}),
+    longest_series=LMDEPLOY_LONGEST_SERIES,
+    series_per_request=1,
+    series_with_images=False,
+    exclusive_series=True,
+    nudges_rates=True,
+    source="LMDeploy 0.18.0: the Intern-S1-Pro preprocessor and time-series model, the PyTorch engine's scheduler and "
+    "model inputs; the real pipeline and scheduler were run over a stub engine",
+)
+
+_NO_SERIES = frozenset[Modality]({"text", "image"})
+
+_ALL = (
+    _LMDEPLOY,
+    replace(
+        _LMDEPLOY,
+        name="lmdeploy_single_prefill",
+        exclusive_series=False,
+        source=f"{_LMDEPLOY.source}; started with max_prefill_token_num below twice the smallest prompt and without "
+        "prefix caching, so that no two prompts are prefilled together",
+    ),
+    Rules(
+        name="vllm",
+        modalities=_NO_SERIES,
+        source="vLLM 0.33.0: its Intern-S1-Pro model drops the time-series weights",
+    ),
+    Rules(
+        name="sglang",
+        modalities=_NO_SERIES,
+        source="SGLang 0.5.23: its Intern-S1-Pro model ignores the time-series weights",
+    ),
+    Rules(name="llama_cpp", modalities=_NO_SERIES, source="llama.cpp server: OpenAI-compatible chat completions"),
+    Rules(
+        name="transformers",
+        modalities=_NO_SERIES,
+        guided_json=False,
+        source="transformers serve (5.x): takes no response_format; transformers 5.23 does not know the model's series",
+    ),
+    Rules(name="openai", modalities=_NO_SERIES, source="the OpenAI chat completions interface: no time-series content"),
+    Rules(
+        name="reference",
+        modalities=frozenset({"text", "series"}),
+        thinking_with_schema=True,
+        source="s1batch's reference model: computes one stride, in float64, for placeholders and embeddings alike",
+    ),
+    Rules(
+        name="replay",
+        modalities=frozenset({"text", "image", "series"}),
+        thinking_with_schema=True,
+        tools=True,
+        admits_all=True,
+        source="a recording: whatever was asked was admitted when it was recorded",
+    ),
+)
+
+RULES: Mapping[str, Rules] = MappingProxyType({rules.name: rules for rules in _ALL})
+"""The rules by engine kind (`reference`, `replay`) or dialect of a server."""
