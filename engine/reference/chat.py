@@ -1,0 +1,147 @@
+"""Between records and token ids: the chat template, the tokenizer, and the split of an answer from its reasoning.
+
+Works on the files of a checkpoint folder and needs no torch, so that a planner can count tokens with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from s1batch.engine.tokens import series_tokens
+from s1batch.errors import EngineError, UsageError
+from s1batch.records import ImagePart, Message, Part, SeriesPart, TextPart
+
+SERIES_START, SERIES_PLACE, SERIES_END = "<|ts|>", "<TS_CONTEXT>", "<|/ts|>"
+THINK_START, THINK_END = "<think>", "</think>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A conversation as the model sees it.
+
+    Attributes:
+        text: The rendered template, each series expanded to its placeholders.
+        ids: Its tokens.
+        thinking: Whether the generation prompt left the model inside `<think>`.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    thinking: bool
+
+
+class ChatFormat:
+    """The tokenizer and the chat template of one checkpoint folder.
+
+    Attributes:
+        end_ids: Tokens that end an answer (`eos_token_id` of generation_config.json).
+        think_end_id: The token `</think>`.
+        place_id: The token `<TS_CONTEXT>`.
+        vocabulary: How many ids the tokenizer knows; the model's head may be wider.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            self.tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
+            template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+            generation = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+            ends = generation["eos_token_id"]
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(f"{folder} is no complete checkpoint folder: {error!r}") from error
+        self._tokenizer = Tokenizer.from_str(self.tokenizer_json)
+        self._template = _compile(template)
+        self.end_ids: tuple[int, ...] = (ends,) if isinstance(ends, int) else tuple(ends)
+        self.vocabulary: int = self._tokenizer.get_vocab_size()
+        self.think_end_id = self.token_id(THINK_END)
+        self.place_id = self.token_id(SERIES_PLACE)
+
+    def token_id(self, token: str) -> int:
+        """Return the id of a special token.
+
+        Raises:
+            UsageError: The tokenizer does not have it.
+        """
+        found = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise UsageError(f"tokenizer.json has no token {token}")
+        return int(found)
+
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens a text becomes, by itself."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def prompt(self, messages: Sequence[Message], *, thinking: bool) -> Prompt:
+        """Render and tokenise a conversation up to where the model takes over.
+
+        Raises:
+            EngineError: It holds an image, or special tokens in its text that would be read as a series.
+        """
+        documents = [{"role": message.role, "content": _content(message.parts)} for message in messages]
+        text = self.render(documents, enable_thinking=thinking)
+        series = [part for message in messages for part in message.parts if isinstance(part, SeriesPart)]
+        pieces = text.split(SERIES_PLACE)
+        if len(pieces) != len(series) + 1:
+            raise EngineError("prompt_error", f"{len(pieces) - 1} times {SERIES_PLACE} for {len(series)} series")
+        expanded = [pieces[0]]
+        for part, after in zip(series, pieces[1:], strict=True):
+            expanded += [SERIES_PLACE * series_tokens(part.shape.steps, part.shape.rate_hz), after]
+        whole = "".join(expanded)
+        ids = self._tokenizer.encode(whole, add_special_tokens=False).ids
+        return Prompt(text=whole, ids=tuple(ids), thinking=thinking)
+
+    def render(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
+        """Render the template over messages as plain documents; a series shows as a single placeholder.
+
+        Args:
+            messages: With `role` and `content`: text, or a list of parts with a `type`.
+            variables: What else the template reads: `enable_thinking` (left out: thinking), `tools`.
+        """
+        return str(self._template.render(messages=list(messages), add_generation_prompt=True, **variables))
+
+    def split(self, ids: Sequence[int], *, thinking: bool) -> tuple[str, str | None]:
+        """Return an answer's text and its reasoning.
+
+        Without thinking the reasoning is None. With it, everything before `</think>` is reasoning, all of it when the
+        output limit came first.
+        """
+        if not thinking:
+            return self._decode(ids), None
+        if self.think_end_id not in ids:
+            return "", self._decode(ids).strip("\n")
+        at = list(ids).index(self.think_end_id)
+        return self._decode(ids[at + 1 :]).lstrip("\n"), self._decode(ids[:at]).strip("\n")
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def _content(parts: Sequence[Part]) -> list[dict[str, str]]:
+    content = []
+    for part in parts:
+        if isinstance(part, TextPart):
+            content.append({"type": "text", "text": part.text})
+        elif isinstance(part, SeriesPart):
+            content.append({"type": "time_series"})
+        elif isinstance(part, ImagePart):
+            raise EngineError("image_not_supported", "the reference model has no vision tower")
+    return content
+
+
+def _compile(source: str) -> Any:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.globals["raise_exception"] = _complain
+    # A chat template writes JSON for a model, not for a web page: no HTML escapes.
+    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+    return environment.from_string(source)
+
+
+def _complain(message: str) -> NoReturn:
+    raise EngineError("prompt_error", f"the chat template refuses the conversation: {message}")

@@ -1,0 +1,69 @@
+"""The model as a whole: embedding, splice of the series' embeddings, decoder, head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from s1batch.engine.reference.cache import KVCache, Segment
+from s1batch.engine.reference.config import ModelConfig
+from s1batch.engine.reference.decoder import Decoder
+from s1batch.engine.reference.time_series import SeriesEncoder
+from s1batch.errors import EngineError
+
+
+class Trunk(nn.Module):
+    """Everything below the head: `model.` of the checkpoint's keys."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.language_model = Decoder(config.text)
+        self.time_series = SeriesEncoder(config.series)
+
+
+class InternS1Pro(nn.Module):
+    """Intern-S1-Pro for text and time series.
+
+    Its `state_dict` has the public checkpoint's key names, except for the stacked experts. Use `checkpoint.initialise`
+    or `checkpoint.load_model`; a bare instance holds no useful weights.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Trunk(config)
+        self.lm_head = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
+
+    def embed(self, ids_T: Tensor, series: Sequence[Tensor] = ()) -> Tensor:
+        """Return the embeddings (T, H) of a prompt, with series embeddings where its ids are `<TS_CONTEXT>`.
+
+        Args:
+            ids_T: Token ids of one prompt.
+            series: Embeddings of its series, (N_i, H) each, in the order of their placeholders.
+
+        Raises:
+            EngineError: The prompt does not hold exactly one placeholder for each embedding.
+        """
+        embedded_TH: Tensor = self.model.language_model.embed_tokens(ids_T)
+        places_T = ids_T == self.config.ts_token_id
+        given = sum(each.shape[0] for each in series)
+        if int(places_T.sum()) != given:
+            raise EngineError("prompt_error", f"{int(places_T.sum())} places for {given} embeddings of series")
+        if not series:
+            return embedded_TH
+        return embedded_TH.masked_scatter(places_T[:, None], torch.cat(list(series)).to(embedded_TH.dtype))
+
+    def states(self, embedded_TH: Tensor, segments: Sequence[Segment]) -> Tensor:
+        """Run the decoder over embedded tokens; each segment goes on where its cache ends. Returns (T, H)."""
+        positions_T = torch.zeros(embedded_TH.shape[0], dtype=torch.long, device=embedded_TH.device)
+        for segment in segments:
+            begin = segment.cache.length
+            positions_T[segment.start : segment.stop] = torch.arange(begin, begin + segment.stop - segment.start)
+        return self.model.language_model(embedded_TH, positions_T, segments)  # type: ignore[no-any-return]
+
+    def forward(self, ids_T: Tensor, series: Sequence[Tensor] = ()) -> Tensor:
+        """Return the logits (T, V) of a whole prompt at once, without any cache kept."""
+        whole = Segment(cache=KVCache(self.config.text), start=0, stop=ids_T.shape[0])
+        return self.lm_head(self.states(self.embed(ids_T, series), [whole]))  # type: ignore[no-any-return]
