@@ -1,0 +1,261 @@
+"""From a waveform file to arrays: which contiguous runs it holds, and the samples of those that are wanted.
+
+A file is asked first for blocks (`blocks`), which say where samples lie in time, and then for their values (`load`).
+MiniSEED decodes only the records that overlap a wanted range, each of them once; every other format is decoded whole
+by ObsPy when it is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s1batch.errors import SourceError
+from s1batch.paths import encode_path
+from s1batch.readers.seismic.components import channel_id
+from s1batch.readers.seismic.compressed import unpacked
+from s1batch.readers.seismic.detect import MSEED, detect_plain
+from s1batch.readers.seismic.record_index import index_records
+from s1batch.readers.seismic.runs import Block, Samples, run_blocks, split_runs
+
+
+class WaveformFile(Protocol):
+    """An open file; `close` it.
+
+    Attributes:
+        stray_bytes: Bytes that belong to no whole record: a cut-off tail, foreign bytes.
+    """
+
+    stray_bytes: int
+
+    def blocks(self, channel: str, ranges: NDArray[np.int64]) -> list[Block]:
+        """Return the blocks of a channel ("NET.STA.LOC.CHA") that touch any range, in the order of the file.
+
+        Args:
+            channel: The channel.
+            ranges: Shape (n, 3): start_ns, stop_ns (half-open) and a use number per range.
+        """
+
+    def load(self, block: Block) -> None:
+        """Decode the block's samples into `values`; what cannot be decoded goes to `damage`.
+
+        Raises:
+            SourceError: When the file cannot be read any more.
+        """
+
+    def close(self) -> None:
+        """Give back the descriptor and the memory."""
+
+
+def identity(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return size in bytes and modification time in nanoseconds.
+
+    Raises:
+        SourceError: When there is no such file, or it may not be looked at.
+    """
+    try:
+        facts = os.stat(path)
+    except OSError as error:
+        raise _missing(os.fspath(path), error) from error
+    return facts.st_size, facts.st_mtime_ns
+
+
+def open_waveforms(path: str | os.PathLike[str], format: str | None = None) -> WaveformFile:
+    """Open a waveform file.
+
+    Args:
+        path: The file; `.gz` and `.bz2` are unpacked.
+        format: ObsPy's name of its format; found from its content when left out. It is never left to ObsPy, whose
+            own search executes what it takes for a pickle.
+
+    Raises:
+        SourceError: When it is missing, may not be read, or holds no waveforms.
+    """
+    name = os.path.normpath(os.fspath(path))
+    identity(name)
+    with unpacked(name) as plain:
+        found = format or detect_plain(plain, name)
+        # A descriptor stays valid when the unpacked file is removed.
+        return MiniSeedFile(plain, name) if found == MSEED else ObsPyFile(plain, found, name)
+
+
+class MiniSeedFile:
+    """A MiniSEED 2 or 3 file, decoded record by record through pymseed."""
+
+    def __init__(self, path: str, name: str) -> None:
+        """Open the file and index its records; messages call it `name`."""
+        self._path = encode_path(name)
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _missing(name, error) from error
+        try:
+            self._index = index_records(path, self._fd)
+        except OSError as error:
+            os.close(self._fd)
+            raise _missing(name, error) from error
+        self.stray_bytes = self._index.stray_bytes
+
+    def blocks(self, channel: str, ranges: NDArray[np.int64]) -> list[Block]:
+        """See `WaveformFile.blocks`."""
+        if channel not in self._index.channels:
+            return []
+        rows = np.flatnonzero(self._index.channel == self._index.channels.index(channel))
+        found: list[Block] = []
+        for run in split_runs(self._index, rows):
+            found += run_blocks(run, ranges)
+        return found
+
+    def load(self, block: Block) -> None:
+        """See `WaveformFile.load`."""
+        import pymseed
+
+        rows = block.rows
+        if block.values is not None or rows is None:
+            return
+        raw = self._read(rows)
+        try:
+            with pymseed.MS3TraceList(buffer=raw, unpack_data=True) as traces:
+                if not pymseed.get_error_messages() and len(traces) == 1 and len(traces[0]) == 1:
+                    segment = traces[0][0]
+                    if segment.numsamples == block.stop - block.first:
+                        block.values = segment.take_np_datasamples()
+                        return
+        except pymseed.MiniSEEDError:
+            pass  # the records are decoded one by one below, to find which of them is broken
+        self._load_singly(block, rows, raw)
+
+    def close(self) -> None:
+        """See `WaveformFile.close`."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _read(self, rows: NDArray[np.int64]) -> bytes:
+        """Return the bytes of records, put together without what lies between them."""
+        offset, length = self._index.offset[rows], self._index.length[rows]
+        breaks = np.flatnonzero(offset[1:] != offset[:-1] + length[:-1]) + 1
+        parts = []
+        for first, stop in zip([0, *breaks], [*breaks, len(rows)], strict=True):
+            begin, size = int(offset[first]), int(offset[stop - 1] + length[stop - 1] - offset[first])
+            try:
+                part = os.pread(self._fd, size, begin)
+            except OSError as error:
+                raise SourceError("not_readable", f"{self._path}: {error.strerror}") from error
+            if len(part) != size:
+                raise SourceError("not_readable", f"{self._path}: became shorter while it was read")
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _load_singly(self, block: Block, rows: NDArray[np.int64], raw: bytes) -> None:
+        """Decode each record by itself; a record with any complaint of the decoder is damage."""
+        import pymseed
+
+        parts: list[tuple[int, Samples]] = []
+        place, begin = block.first, 0
+        for row in rows:
+            count, length = int(self._index.count[row]), int(self._index.length[row])
+            try:
+                record = pymseed.MS3Record.parse(raw[begin : begin + length], unpack_data=True)
+                complaints = pymseed.get_error_messages()
+                if not complaints and record.numsamples != count:
+                    complaints = [f"{record.numsamples} of {count} samples decoded"]
+                if not complaints:
+                    parts.append((place, np.array(record.np_datasamples)))
+            except (pymseed.MiniSEEDError, ValueError) as error:
+                complaints = [str(error)]
+            if complaints:
+                where = f"{self._path}: record at byte {int(self._index.offset[row])}: {complaints[0]}"
+                block.damage.append((place, place + count, where))
+            place, begin = place + count, begin + length
+        kind = np.result_type(*(values for _, values in parts)) if parts else np.dtype(np.int32)
+        block.values = np.zeros(block.stop - block.first, kind)
+        for place, values in parts:
+            block.values[place - block.first : place - block.first + len(values)] = values
+
+
+class ObsPyFile:
+    """A file of any other format, decoded whole by ObsPy."""
+
+    def __init__(self, path: str, format: str, name: str) -> None:
+        """Read the file; messages call it `name`."""
+        import glob
+
+        import obspy
+
+        shown = encode_path(name)
+
+        if format == "PICKLE":
+            raise SourceError("unknown_format", f"{shown}: a pickle is a program, not data; convert it to MiniSEED")
+        try:
+            # ObsPy takes a name for a pattern; escaped, it can only mean this file.
+            stream = obspy.read(glob.escape(path), format=format, check_compression=False)
+        except OSError as error:
+            raise _missing(name, error) from error
+        except Exception as error:  # its readers raise whatever their parsers meet
+            raise SourceError("decode_error", f"{shown}: {format}: {type(error).__name__}: {error}") from error
+        self._traces: list[tuple[str, int, float, Samples]] = [
+            (
+                _channel_of(trace.stats),
+                trace.stats.starttime.ns,
+                float(trace.stats.sampling_rate),
+                _as_stored(trace.data),
+            )
+            for trace in stream
+            if len(trace.data) and trace.data.dtype.kind in "iuf" and trace.stats.sampling_rate > 0
+        ]
+        self.stray_bytes = 0
+
+    def blocks(self, channel: str, ranges: NDArray[np.int64]) -> list[Block]:
+        """See `WaveformFile.blocks`; a block is a whole trace."""
+        found = []
+        for name, start_ns, rate_hz, values in self._traces:
+            count = len(values)
+            block = Block(run_start_ns=start_ns, rate_hz=rate_hz, run_count=count, first=0, stop=count, values=values)
+            touching = ranges[(ranges[:, 0] < block.stop_ns) & (ranges[:, 1] > block.start_ns)]
+            if name == channel and len(touching):
+                block.last_use = int(touching[:, 2].max())
+                found.append(block)
+        return found
+
+    def load(self, block: Block) -> None:
+        """See `WaveformFile.load`; there is nothing left to do."""
+
+    def close(self) -> None:
+        """See `WaveformFile.close`."""
+        self._traces = []
+
+
+def _channel_of(stats: Any) -> str:
+    return channel_id(stats.network, stats.station, stats.location, stats.channel)
+
+
+def _as_stored(values: Any) -> Samples:
+    """Return a plain array of int32, float32 or float64 with the same values."""
+    data: Samples = np.ma.filled(values.astype(np.float64), np.nan) if np.ma.isMaskedArray(values) else values
+    if data.dtype.kind == "f":
+        return data if data.dtype in (np.float32, np.float64) else data.astype(np.float64)
+    return data.astype(np.int32 if np.can_cast(data.dtype, np.int32) else np.float64, copy=False)
+
+
+def _missing(path: str, error: OSError) -> SourceError:
+    gone = isinstance(error, (FileNotFoundError, NotADirectoryError))
+    return SourceError("source_missing" if gone else "not_readable", f"{encode_path(path)}: {error.strerror or error}")
+
+
+def content_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's bytes.
+
+    Raises:
+        SourceError: When it cannot be read.
+    """
+    import hashlib
+
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _missing(os.fspath(path), error) from error

@@ -1,0 +1,107 @@
+"""The seismic reader behind the seam of `s1batch.readers.base`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from s1batch.columns import Column
+from s1batch.errors import SourceError
+from s1batch.readers.seismic.lineage import lineage_columns
+from s1batch.readers.seismic.locate import resolve
+from s1batch.readers.seismic.margin import margin_ns
+from s1batch.readers.seismic.spec import SeismicSource
+from s1batch.records import Chunk, InventoryItem, Outcome, PlanEntry, Reason, Record, Refusal
+from s1batch.windows import WindowSpec
+
+if TYPE_CHECKING:
+    from s1batch.readers.seismic.session import ReadSession
+    from s1batch.readers.seismic.window import WindowReader
+
+_REFUSED: frozenset[Reason] = frozenset({"not_finite", "missing_component", "gap_too_large", "invalid_request"})
+"""Reasons that are verdicts on data which could be read."""
+
+
+class SeismicReader:
+    """Reads windows of an archive of waveforms as (T, C) series.
+
+    Args:
+        spec: The `source` block.
+        window: The `window` block.
+        base_dir: The folder of the job file, which relative paths start from.
+    """
+
+    def __init__(self, spec: SeismicSource, window: WindowSpec, base_dir: Path) -> None:
+        self._spec = spec
+        self._window = window
+        self._base_dir = Path(os.path.abspath(base_dir))
+
+    @property
+    def lineage(self) -> tuple[Column, ...]:
+        """The columns of `s1batch.readers.seismic.lineage`."""
+        return lineage_columns()
+
+    def plan(self) -> Iterator[InventoryItem | PlanEntry]:
+        """Scan headers and yield the archive and its windows; see `s1batch.readers.base.Reader.plan`."""
+        from s1batch.readers.seismic.planner import plan_seismic
+
+        yield from plan_seismic(self._spec, self._window, self._base_dir)
+
+    def read(self, chunks: Sequence[Chunk]) -> Iterator[Record]:
+        """Yield one record per chunk, in the order given.
+
+        Each file is open from the first to the last chunk of the call that touches it, and each of its MiniSEED
+        records that a window needs is decoded once. Memory: the decoded samples that an earlier and a later chunk
+        share, in blocks of about a megabyte, see `s1batch.readers.seismic.session.ReadSession`.
+        """
+        from s1batch.readers.seismic.session import ReadSession
+        from s1batch.readers.seismic.window import WindowReader
+
+        spec, base_dir = self._spec, self._base_dir
+        windows = WindowReader(spec, self._window, base_dir)
+        margins: dict[float, int] = {}
+
+        def margin(rate_hz: float) -> int:
+            if rate_hz not in margins:
+                margins[rate_hz] = margin_ns(spec, rate_hz)
+            return margins[rate_hz]
+
+        resolver = partial(resolve, spec, base_dir)
+        with ReadSession(chunks, resolver, margin, hash_content=spec.hash) as session:
+            for use, chunk in enumerate(chunks):
+                record = self._record(chunk, windows, session)
+                session.release(use)
+                yield record
+
+    def source_facts(self, chunk: Chunk) -> dict[str, tuple[int, int] | None]:
+        """Return size and modification time (ns) of each file of a chunk now, by encoded path; None where it is gone.
+
+        Cheap: one look at the folder entry per file, nothing is opened.
+        """
+        from s1batch.readers.seismic.decode import identity
+
+        facts: dict[str, tuple[int, int] | None] = {}
+        for address in chunk.inputs:
+            if address.path not in facts:
+                try:
+                    facts[address.path] = identity(resolve(self._spec, self._base_dir, address))
+                except SourceError:
+                    facts[address.path] = None
+        return facts
+
+    def _record(self, chunk: Chunk, windows: WindowReader, session: ReadSession) -> Record:
+        try:
+            if chunk.dim != "time_ns":
+                raise SourceError("not_readable", self._why_not_readable(chunk))
+            return windows.read(chunk, session)
+        except SourceError as error:
+            outcome: Outcome = "refused" if error.reason in _REFUSED else "unreadable"
+            refusal = Refusal(outcome=outcome, reason=error.reason, detail=error.detail)
+            return Record(chunk=chunk, refusal=refusal, lineage=windows.lineage(chunk, session))
+
+    def _why_not_readable(self, chunk: Chunk) -> str:
+        paths = ", ".join(dict.fromkeys(address.path for address in chunk.inputs))
+        return f"{paths or 'a chunk without files'}: no waveforms could be found there when the archive was planned"

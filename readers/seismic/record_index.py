@@ -1,0 +1,291 @@
+"""Where each record of a MiniSEED file lies, and what time it holds, without decoding it.
+
+Nearly every file is MiniSEED 2 with records of one length. Their headers are read here with a few array operations,
+because libmseed's list of records costs as much per record in Python as decoding it, and a sparse window needs no
+more than this. Every other file (MiniSEED 3, mixed lengths, stray bytes, unusual blockettes) goes through pymseed.
+The tests hold both ways against each other.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s1batch.readers.seismic.components import channel_id
+from s1batch.readers.seismic.record_headers import find_record
+
+_READ_BYTES = 1 << 20
+_HEADER_BYTES = 128
+_TEXT = 0
+_TIME_CORRECTION_APPLIED = 0x02
+
+_FIXED_HEADER = [
+    ("sequence", "S6"),
+    ("quality", "u1"),
+    ("reserved", "u1"),
+    ("station", "S5"),
+    ("location", "S2"),
+    ("channel", "S3"),
+    ("network", "S2"),
+    ("year", "u2"),
+    ("day", "u2"),
+    ("hour", "u1"),
+    ("minute", "u1"),
+    ("second", "u1"),
+    ("unused", "u1"),
+    ("fraction", "u2"),
+    ("count", "u2"),
+    ("factor", "i2"),
+    ("multiplier", "i2"),
+    ("activity", "u1"),
+    ("io", "u1"),
+    ("data_quality", "u1"),
+    ("blockettes", "u1"),
+    ("correction", "i4"),
+    ("data_offset", "u2"),
+    ("first_blockette", "u2"),
+]
+"""SEED manual 2.4, chapter 8, "Fixed Section of Data Header", 48 bytes."""
+
+
+_IS_QUALITY = np.isin(np.arange(256), list(b"DRMQ"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RecordIndex:
+    """The data records of one file, in the order of the file; all arrays are as long as there are records.
+
+    Attributes:
+        channels: The channels, as "NET.STA.LOC.CHA".
+        channel: For each record, its place in `channels`.
+        offset: Where it begins in the file.
+        length: Its bytes.
+        start_ns: Time of its first sample.
+        rate_hz: Its sampling rate.
+        count: How many samples it holds.
+        stray_bytes: Bytes of the file that belong to no whole record.
+    """
+
+    channels: tuple[str, ...]
+    channel: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    length: NDArray[np.int64]
+    start_ns: NDArray[np.int64]
+    rate_hz: NDArray[np.float64]
+    count: NDArray[np.int64]
+    stray_bytes: int
+
+
+def index_records(path: str, fd: int) -> RecordIndex:
+    """Return the records of an open MiniSEED file.
+
+    Args:
+        path: Its name, for pymseed and for messages.
+        fd: Descriptor opened for reading; its position is not used.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    index = index_uniform(fd)
+    return index if index is not None else index_any(path)
+
+
+def index_any(path: str) -> RecordIndex:
+    """Return the records as pymseed reads them one by one, going on at the next record behind unreadable bytes.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    import pymseed
+
+    rows: list[tuple[int, int, int, float, int, str]] = []
+    size = os.path.getsize(path)
+    offset, whole_bytes = 0, 0
+    while offset < size:
+        try:
+            with pymseed.MS3Record.from_file(path, start_byte_offset=offset, validate_crc=False) as records:
+                for record in records:
+                    count, rate_hz = record.samplecnt, record.samprate
+                    if count > 0 and rate_hz > 0 and record.encoding != _TEXT:
+                        rows.append(
+                            (offset, record.reclen, record.starttime, rate_hz, count, _channel_of(record.sourceid))
+                        )
+                    offset += record.reclen
+                    whole_bytes += record.reclen
+        except (pymseed.MiniSEEDError, UnicodeDecodeError):
+            pass  # the search below goes on behind what stopped the reader
+        following = find_record(path, offset + 1, size) if offset < size else None
+        offset = size if following is None else following
+    channels = tuple(dict.fromkeys(row[5] for row in rows))
+    numbers = {channel: number for number, channel in enumerate(channels)}
+    return RecordIndex(
+        channels=channels,
+        channel=np.array([numbers[row[5]] for row in rows], np.int64),
+        offset=np.array([row[0] for row in rows], np.int64),
+        length=np.array([row[1] for row in rows], np.int64),
+        start_ns=np.array([row[2] for row in rows], np.int64),
+        rate_hz=np.array([row[3] for row in rows], np.float64),
+        count=np.array([row[4] for row in rows], np.int64),
+        stray_bytes=size - whole_bytes,
+    )
+
+
+def index_uniform(fd: int) -> RecordIndex | None:
+    """Return the records of a MiniSEED 2 file whose records are all alike, or None when they are not.
+
+    Alike means: one length, one byte order, the same blockettes at the same places. The last record may be cut off.
+    """
+    first = os.pread(fd, _HEADER_BYTES, 0)
+    layout = _layout(first)
+    if layout is None:
+        return None
+    order, record_bytes, chain = layout
+    size = os.fstat(fd).st_size
+    headers = _read_headers(fd, size // record_bytes, record_bytes, max(chain.values()) + 8)
+    if headers is None:
+        return None
+    fixed = headers[:, :48].copy().view([(name, _ordered(kind, order)) for name, kind in _FIXED_HEADER])[:, 0]
+    if not _is_valid(headers, fixed, chain):
+        return None
+    channel, examples = _channel_numbers(np.ascontiguousarray(headers[:, 8:20]))
+    channels = _channel_ids(fd, record_bytes, examples)
+    if channels is None:
+        return None
+    encoding = headers[:, chain[1000] + 4]
+    rate_hz = _rates_hz(headers, fixed, chain, order)
+    keep = (fixed["count"] > 0) & (rate_hz > 0) & (encoding != _TEXT)
+    offset = np.arange(len(fixed), dtype=np.int64) * record_bytes
+    return RecordIndex(
+        channels=channels,
+        channel=channel.astype(np.int64)[keep],
+        offset=offset[keep],
+        length=np.full(int(keep.sum()), record_bytes, np.int64),
+        start_ns=_starts_ns(headers, fixed, chain)[keep],
+        rate_hz=rate_hz[keep],
+        count=fixed["count"].astype(np.int64)[keep],
+        stray_bytes=size - len(fixed) * record_bytes,
+    )
+
+
+def _layout(header: bytes) -> tuple[str, int, dict[int, int]] | None:
+    """Return byte order, record length and the place of each blockette, as the first record has them."""
+    if len(header) < 64 or header[6:7] not in (b"D", b"R", b"M", b"Q"):
+        return None
+    order = next((sign for sign in "><" if 1900 <= int(np.frombuffer(header, sign + "u2", 1, 20)[0]) <= 2100), None)
+    if order is None:
+        return None
+    chain: dict[int, int] = {}
+    place = int(np.frombuffer(header, order + "u2", 1, 46)[0])
+    while 48 <= place <= len(header) - 8:
+        kind, following = (int(value) for value in np.frombuffer(header, order + "u2", 2, place))
+        if kind in chain:
+            return None
+        chain[kind] = place
+        place = following if following > place else 0
+    if place or 1000 not in chain or not 6 <= header[chain[1000] + 6] <= 20:
+        return None
+    return order, 1 << header[chain[1000] + 6], chain
+
+
+def _read_headers(fd: int, records: int, record_bytes: int, wanted: int) -> NDArray[np.uint8] | None:
+    """Read the file through one small buffer and keep only the first bytes of each record."""
+    if records == 0:
+        return None
+    headers = np.empty((records, wanted), np.uint8)
+    at_once = max(_READ_BYTES // record_bytes, 1)
+    buffer = np.empty((at_once, record_bytes), np.uint8)
+    for first in range(0, records, at_once):
+        rows = buffer[: min(at_once, records - first)]
+        if os.preadv(fd, [rows.reshape(-1).data], first * record_bytes) != rows.size:
+            return None
+        headers[first : first + len(rows)] = rows[:, :wanted]
+    return headers
+
+
+def _is_valid(headers: NDArray[np.uint8], fixed: NDArray[np.void], chain: dict[int, int]) -> bool:
+    """Whether every header has plausible values and the same blockettes as the first one."""
+    alike = [46, 47, chain[1000] + 5, chain[1000] + 6]
+    alike += [byte for place in chain.values() for byte in range(place, place + 4)]
+    checks = [
+        *(headers[:, byte] == headers[0, byte] for byte in alike),
+        _IS_QUALITY[headers[:, 6]],
+        (fixed["year"] >= 1900) & (fixed["year"] <= 2100),
+        (fixed["day"] >= 1) & (fixed["day"] <= 366),
+        (fixed["hour"] <= 23) & (fixed["minute"] <= 59) & (fixed["second"] <= 59),
+        fixed["fraction"] <= 9999,
+    ]
+    return all(bool(check.all()) for check in checks)
+
+
+def _starts_ns(headers: NDArray[np.uint8], fixed: NDArray[np.void], chain: dict[int, int]) -> NDArray[np.int64]:
+    """Start times: the header's, its time correction where not yet applied, and the microseconds of blockette 1001."""
+    years = (fixed["year"].astype(np.int64) - 1970).astype("M8[Y]").astype("M8[D]").astype(np.int64)
+    days = years + fixed["day"].astype(np.int64) - 1
+    hours = days * 24 + fixed["hour"]
+    seconds = (hours * 60 + fixed["minute"]) * 60 + fixed["second"]
+    pending = (fixed["activity"] & _TIME_CORRECTION_APPLIED) == 0
+    tenth_ms = fixed["fraction"].astype(np.int64) + np.where(pending, fixed["correction"].astype(np.int64), 0)
+    start_ns: NDArray[np.int64] = seconds * 1_000_000_000 + tenth_ms * 100_000
+    if 1001 in chain:
+        start_ns = start_ns + headers[:, chain[1001] + 5].astype(np.int8).astype(np.int64) * 1000
+    return start_ns
+
+
+def _rates_hz(
+    headers: NDArray[np.uint8], fixed: NDArray[np.void], chain: dict[int, int], order: str
+) -> NDArray[np.float64]:
+    """Sampling rates: blockette 100 where there is one, else factor and multiplier as the SEED manual combines them."""
+    if 100 in chain:
+        actual: NDArray[np.float64] = _field(headers, chain[100] + 4, 4, order + "f4")[:, 0].astype(np.float64)
+        return actual
+    factor, multiplier = fixed["factor"].astype(np.float64), fixed["multiplier"].astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate = np.where(factor > 0, factor, -1 / factor)
+        rate = np.where(multiplier > 0, rate * multiplier, np.where(multiplier < 0, -rate / multiplier, rate))
+    return np.where(factor == 0, 0.0, rate)
+
+
+def _field(headers: NDArray[np.uint8], place: int, size: int, kind: str) -> NDArray[np.generic]:
+    field: NDArray[np.generic] = np.ascontiguousarray(headers[:, place : place + size]).view(kind)
+    return field
+
+
+def _ordered(kind: str, order: str) -> str:
+    return kind if kind.startswith("S") else order + kind
+
+
+def _channel_numbers(codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], list[int]]:
+    """Number the distinct codes; return each record's number, and a record that has it for each number."""
+    changes = np.concatenate(([0], np.flatnonzero((codes[1:] != codes[:-1]).any(axis=1)) + 1))
+    _, example, number = np.unique(codes[changes], axis=0, return_index=True, return_inverse=True)
+    per_record = np.repeat(number.reshape(-1), np.diff([*changes, len(codes)]))
+    return per_record.astype(np.int64), [int(changes[place]) for place in example]
+
+
+def _channel_ids(fd: int, record_bytes: int, examples: list[int]) -> tuple[str, ...] | None:
+    """Return "NET.STA.LOC.CHA" of the given records, spelled as pymseed spells it."""
+    import pymseed
+
+    try:
+        return tuple(
+            _channel_of(record.sourceid)
+            for record in (
+                pymseed.MS3Record.parse(os.pread(fd, record_bytes, example * record_bytes), validate_crc=False)
+                for example in examples
+            )
+        )
+    except (pymseed.MiniSEEDError, UnicodeDecodeError):
+        return None
+
+
+def _channel_of(source_id: str) -> str:
+    """Return "NET.STA.LOC.CHA" for an FDSN source identifier; what is none becomes the channel code."""
+    from pymseed import sourceid2nslc
+
+    try:
+        return channel_id(*sourceid2nslc(source_id))
+    except ValueError:
+        return channel_id("", "", "", source_id)

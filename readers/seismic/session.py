@@ -1,0 +1,182 @@
+"""The files that one call of `read` has open, and which of their samples it still needs.
+
+All ranges that the call will ask for are known at its start. So a record is decoded at most once per call, together
+with its wanted neighbours, and its samples are dropped as soon as no later chunk needs them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s1batch.errors import SourceError
+from s1batch.readers.seismic.decode import WaveformFile, content_sha256, identity, open_waveforms
+from s1batch.readers.seismic.runs import Block
+from s1batch.records import Address, Chunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFacts:
+    """What a file was when it was opened.
+
+    Attributes:
+        size: Bytes.
+        mtime_ns: Time of its last change.
+        sha256: Its content's hash, when asked for.
+        stray_bytes: Bytes that belong to no whole record.
+    """
+
+    size: int
+    mtime_ns: int
+    sha256: str
+    stray_bytes: int
+
+
+class ReadSession:
+    """Opens files when they are first needed and closes them after their last use.
+
+    Memory: the blocks (about a megabyte each) that both an earlier and a later chunk of the call touch, for each
+    channel, and whole files of formats other than MiniSEED. In the order of the plan that is one or two blocks per
+    channel; in any order it is at most what all chunks of the call select, decoded once.
+
+    Args:
+        chunks: All chunks of the call; a chunk's place is its use number.
+        resolve: Gives an address's file as an absolute path.
+        margin_ns: How much around a window is needed at a recorded rate.
+        hash_content: Whether files are hashed when opened.
+    """
+
+    def __init__(
+        self,
+        chunks: Sequence[Chunk],
+        resolve: Callable[[Address], str],
+        margin_ns: Callable[[float], int],
+        *,
+        hash_content: bool,
+    ) -> None:
+        self._resolve = resolve
+        self._hash_content = hash_content
+        self._wanted: dict[str, dict[str, list[tuple[int, int, int]]]] = {}
+        self._last_use: dict[str, int] = {}
+        for use, chunk in enumerate(chunks):
+            if chunk.dim != "time_ns":
+                continue
+            for address in chunk.inputs:
+                window, rate_hz = address.slices[0], address.rate_hz or 1.0
+                around = margin_ns(rate_hz) + int(1e9 / rate_hz) + 1
+                channels = self._wanted.setdefault(address.path, {})
+                channels.setdefault(address.source, []).append((window.start - around, window.stop + around, use))
+                self._last_use[address.path] = use
+        self._closing: dict[int, list[str]] = defaultdict(list)
+        for path, use in self._last_use.items():
+            self._closing[use].append(path)
+        self._dropping: dict[int, list[Block]] = defaultdict(list)
+        self._files: dict[str, _OpenFile] = {}
+        self._failed: dict[str, SourceError] = {}
+
+    def __enter__(self) -> ReadSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for opened in self._files.values():
+            opened.file.close()
+        self._files.clear()
+
+    def facts(self, address: Address) -> FileFacts:
+        """Return what an address's file was when it was opened.
+
+        Raises:
+            SourceError: When it cannot be opened.
+        """
+        return self._open(address).facts
+
+    def blocks(self, address: Address, low_ns: int, high_ns: int) -> list[Block]:
+        """Return the loaded blocks of an address's channel that touch a time range, in the order of the file.
+
+        Raises:
+            SourceError: When the file cannot be opened or read.
+        """
+        opened = self._open(address)
+        track = opened.tracks.get(address.source)
+        if track is None:
+            ranges = np.array(self._wanted[address.path][address.source], np.int64)
+            track = opened.tracks[address.source] = _Track(opened.file.blocks(address.source, ranges))
+            for block in track.blocks:
+                self._dropping[block.last_use].append(block)
+        found = track.touching(low_ns, high_ns)
+        for block in found:
+            if block.values is None:
+                opened.file.load(block)
+        return found
+
+    def release(self, use: int) -> None:
+        """Drop what no chunk after number `use` needs."""
+        for block in self._dropping.pop(use, ()):
+            block.values = None
+        for path in self._closing.pop(use, ()):
+            opened = self._files.pop(path, None)
+            if opened is not None:
+                opened.file.close()
+
+    def _open(self, address: Address) -> _OpenFile:
+        opened = self._files.get(address.path)
+        if opened is not None:
+            return opened
+        failure = self._failed.get(address.path)
+        if failure is not None:
+            raise SourceError(failure.reason, failure.detail) from failure
+        try:
+            path = self._resolve(address)
+            size, mtime_ns = identity(path)
+            sha256 = content_sha256(path) if self._hash_content else ""
+            file = open_waveforms(path)
+        except SourceError as error:
+            self._failed[address.path] = error
+            raise
+        facts = FileFacts(size=size, mtime_ns=mtime_ns, sha256=sha256, stray_bytes=file.stray_bytes)
+        opened = self._files[address.path] = _OpenFile(file, facts)
+        return opened
+
+
+class _OpenFile:
+    __slots__ = ("facts", "file", "tracks")
+
+    def __init__(self, file: WaveformFile, facts: FileFacts) -> None:
+        self.file = file
+        self.facts = facts
+        self.tracks: dict[str, _Track] = {}
+
+
+class _Track:
+    """The blocks of one channel in one file, found by time."""
+
+    __slots__ = ("blocks", "is_ordered", "starts_ns", "stops_ns")
+
+    def __init__(self, blocks: list[Block]) -> None:
+        self.blocks = blocks
+        starts: NDArray[np.int64] = np.array([block.start_ns for block in blocks], np.int64)
+        stops: NDArray[np.int64] = np.array([block.stop_ns for block in blocks], np.int64)
+        self.is_ordered = bool((starts[1:] >= starts[:-1]).all() and (stops[1:] >= stops[:-1]).all())
+        self.starts_ns, self.stops_ns = starts.tolist(), stops.tolist()
+
+    def touching(self, low_ns: int, high_ns: int) -> list[Block]:
+        """Blocks with a sample whose nearest grid place may lie in the range; half a period is granted."""
+        starts, stops, blocks = self.starts_ns, self.stops_ns, self.blocks
+        if not self.is_ordered:
+            return [
+                block
+                for start, stop, block in zip(starts, stops, blocks, strict=True)
+                if start < high_ns and stop > low_ns
+            ]
+        first = last = bisect_right(stops, low_ns)
+        while last < len(starts) and starts[last] < high_ns:
+            last += 1
+        return blocks[first:last]

@@ -1,0 +1,290 @@
+"""One window: its components read, placed on one grid, processed, and put together as (T, C) float32."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s1batch.errors import SourceError
+from s1batch.readers.seismic.assemble import Placed, bridge, count_covered, fill, first_damage, place, stretches
+from s1batch.readers.seismic.components import requested_components, role_of
+from s1batch.readers.seismic.lineage import empty_lineage
+from s1batch.readers.seismic.margin import margin_ns, resampling_ratio
+from s1batch.readers.seismic.process import Processor, detrend
+from s1batch.readers.seismic.response import UNITS
+from s1batch.readers.seismic.session import ReadSession
+from s1batch.readers.seismic.spec import SeismicSource
+from s1batch.records import Address, Chunk, Record, Series
+from s1batch.windows import WindowSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """What windows of the same channels and files share: addresses by component, channels, constant lineage."""
+
+    addresses: tuple[tuple[Address, ...], ...]
+    channels: tuple[str, ...]
+    names: tuple[str, ...]
+    lineage: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rates:
+    """What follows from a recorded rate: the rate that is sent, the one that samples are placed at, the margin."""
+
+    recorded_hz: float
+    sent_hz: float
+    grid_hz: float
+    ratio: Fraction
+    margin_ns: int
+
+
+class WindowReader:
+    """Reads windows through a session; keeps what windows share.
+
+    Args:
+        spec: The source.
+        window: How windows were cut.
+        base_dir: The folder of the job file.
+    """
+
+    def __init__(self, spec: SeismicSource, window: WindowSpec, base_dir: Path) -> None:
+        self._spec = spec
+        self._window = window
+        self._components = requested_components(spec.components)
+        self._processor = Processor(spec, base_dir)
+        self._layouts: dict[tuple[tuple[str, str], ...], _Layout] = {}
+        self._rates: dict[float, _Rates] = {}
+
+    def read(self, chunk: Chunk, session: ReadSession) -> Record:
+        """Return the window as a record.
+
+        Raises:
+            SourceError: When it cannot be read, or must not be asked (`not_finite`, `missing_component`,
+                `gap_too_large`).
+        """
+        layout = self._layout(chunk, session)
+        window = chunk.inputs[0].slices[0]
+        rates = self._rates_of(chunk.inputs[0])
+        steps = round((window.stop - window.start) * rates.sent_hz / 1e9)
+        columns = [
+            self._column(addresses, channel, window.start, window.stop, steps, rates, session)
+            for addresses, channel in zip(layout.addresses, layout.channels, strict=True)
+        ]
+        present = [column for column in columns if column is not None]
+        missing = "".join(letter for letter, column in zip(self._components, columns, strict=True) if column is None)
+        if not present:
+            raise SourceError("source_changed", f"{_names(chunk)}: hold no sample of this window any more")
+        if missing and self._spec.missing == "refuse":
+            raise SourceError("missing_component", f"no samples of component {', '.join(missing)} in this window")
+
+        pad = self._pad(chunk, rates, steps, present)
+        wave_TC = np.empty((steps, len(columns)), np.float32)
+        means: list[float | None] = []
+        for number, column in enumerate(columns):
+            mean = None
+            if column is None:
+                wave_TC[:, number] = 0
+            else:
+                mean = self._write(wave_TC[:, number], column, pad, layout.channels[number])
+            if self._spec.detrend != "none":
+                means.append(mean)
+        filled = sum(
+            column.bridged + (0 if column.covered is None else steps - pad - count_covered(column, slice(steps - pad)))
+            for column in present
+        )
+        gap_frac = filled / (steps * len(present))
+        if gap_frac > self._window.max_gap_frac:
+            raise SourceError(
+                "gap_too_large",
+                f"{gap_frac:.3f} of the samples would be filled, window.max_gap_frac is {self._window.max_gap_frac:g}",
+            )
+        units = "counts" if all(column.is_integer for column in present) else ""
+        if self._spec.response is not None:
+            units = UNITS[self._spec.response.output]
+        lineage = {
+            **layout.lineage,
+            "fill": missing,
+            "rate_hz": rates.recorded_hz,
+            "rate_sent_hz": rates.sent_hz,
+            "steps": steps,
+            "gap_frac": gap_frac,
+            "pad_frac": pad / steps,
+            "segments": max(1 if column.covered is None else len(stretches(column.covered, 0)) for column in present),
+            "dropped": sum(column.dropped for column in present),
+            "units": units,
+            "time_shift_s": max((column.shift_s for column in present), key=abs),
+            "removed_mean": means,
+        }
+        series = Series(
+            values_TC=wave_TC, rate_hz=rates.sent_hz, channels=layout.names, start_ns=window.start, units=units
+        )
+        return Record(chunk=chunk, payload=series, lineage=lineage)
+
+    def lineage(self, chunk: Chunk, session: ReadSession) -> dict[str, Any]:
+        """Return what is known of a chunk that gives no series."""
+        if chunk.dim != "time_ns":
+            paths = list(dict.fromkeys(address.path for address in chunk.inputs))
+            return {**empty_lineage(), "source_files": paths}
+        rates = self._rates_of(chunk.inputs[0])
+        return {
+            **self._layout(chunk, session).lineage,
+            "rate_hz": rates.recorded_hz,
+            "rate_sent_hz": rates.sent_hz,
+        }
+
+    def _column(
+        self,
+        addresses: tuple[Address, ...],
+        channel: str,
+        start_ns: int,
+        stop_ns: int,
+        steps: int,
+        rates: _Rates,
+        session: ReadSession,
+    ) -> Placed | None:
+        """Return one component as it is sent, apart from detrending and filling; None when it has no sample."""
+        around_ns = rates.margin_ns + int(0.5e9 / rates.grid_hz) + 2
+        blocks = [
+            block
+            for address in addresses
+            for block in session.blocks(address, start_ns - around_ns, stop_ns + around_ns)
+        ]
+        if not blocks:
+            return None
+        first, count = 0, steps
+        if rates.margin_ns:
+            first = -math.ceil(rates.margin_ns * rates.grid_hz / 1e9)
+            count = math.ceil(steps / rates.ratio) - 2 * first
+        placed = place(blocks, start_ns, rates.grid_hz, first, count)
+        inside = slice(-first, count + first)
+        if placed.covered is not None:
+            complaint = first_damage(blocks, placed, start_ns, rates.grid_hz, first, inside)
+            if complaint is not None:
+                raise SourceError("decode_error", complaint)
+            if not placed.covered[inside].any():
+                return None
+        if not rates.margin_ns:
+            return bridge(placed)
+        return self._processor.apply(
+            placed, first=first, steps=steps, channel=channel, rate_hz=rates.grid_hz, start_ns=start_ns
+        )
+
+    def _write(self, out: NDArray[np.float32], column: Placed, pad: int, channel: str) -> float | None:
+        """Detrend, fill and pad one component into its column of the window; return its mean before detrending."""
+        mean = None
+        if column.covered is None and self._spec.detrend == "none":
+            _cast(out, column.values)
+        else:
+            values = column.values.astype(np.float64)
+            if self._spec.detrend != "none":
+                mean = detrend(values, column.covered, self._spec.detrend)
+            if column.covered is not None:
+                end = len(values) - pad
+                fill(values[:end], column.covered[:end], self._spec.gap_fill)
+                values[end:] = 0
+            _cast(out, values)
+        if not column.is_integer and not np.isfinite(out).all():
+            raise SourceError("not_finite", f"{channel}: NaN, infinity or a value beyond float32 in the window")
+        return mean
+
+    def _pad(self, chunk: Chunk, rates: _Rates, steps: int, present: Sequence[Placed]) -> int:
+        """Return how many samples lie behind the data of the last window of a run: the planner ends its core there."""
+        window = chunk.inputs[0].slices[0]
+        if self._window.tail != "pad" or chunk.core is None or chunk.core[1] >= window.stop:
+            return 0
+        end = round((chunk.core[1] - window.start) * rates.sent_hz / 1e9)
+        for column in present:
+            if column.covered is None:
+                return 0
+            covered = np.flatnonzero(column.covered)
+            end = max(end, int(covered[-1]) + 1 if len(covered) else 0)
+        return max(steps - end, 0)
+
+    def _rates_of(self, address: Address) -> _Rates:
+        recorded_hz = address.rate_hz
+        if recorded_hz is None:
+            raise SourceError("rate_missing", f"{address.path}: the plan has no sampling rate for {address.source}")
+        if recorded_hz not in self._rates:
+            sent_hz = self._spec.rate_hz or recorded_hz
+            ratio = resampling_ratio(self._spec, recorded_hz)
+            self._rates[recorded_hz] = _Rates(
+                recorded_hz=recorded_hz,
+                sent_hz=sent_hz,
+                grid_hz=sent_hz if ratio == 1 else recorded_hz,
+                ratio=ratio,
+                margin_ns=margin_ns(self._spec, recorded_hz),
+            )
+        return self._rates[recorded_hz]
+
+    def _layout(self, chunk: Chunk, session: ReadSession) -> _Layout:
+        key = tuple([(address.source, address.path) for address in chunk.inputs])
+        layout = self._layouts.get(key)
+        if layout is None:
+            layout = self._layouts[key] = self._new_layout(chunk, session)
+        return layout
+
+    def _new_layout(self, chunk: Chunk, session: ReadSession) -> _Layout:
+        by_component: dict[str, list[Address]] = {letter: [] for letter in self._components}
+        for address in chunk.inputs:
+            role = role_of(address.source, self._spec.aliases)
+            if role is None or role.component not in by_component:
+                raise SourceError("missing_component", f"{address.source} is none of {', '.join(self._components)}")
+            by_component[role.component].append(address)
+        addresses = tuple(tuple(found) for found in by_component.values())
+        channels = tuple(found[0].source if found else "" for found in addresses)
+        network, station, location, _ = chunk.inputs[0].source.split(".")
+        files: dict[str, Any] = {"sizes": [], "mtimes": [], "hashes": [], "remarks": []}
+        paths = {address.path: address for address in chunk.inputs}
+        for path, address in paths.items():
+            try:
+                facts = session.facts(address)
+            except SourceError as error:
+                files["sizes"].append(None)
+                files["mtimes"].append(None)
+                files["remarks"].append(error.detail)
+                continue
+            files["sizes"].append(facts.size)
+            files["mtimes"].append(facts.mtime_ns)
+            if facts.sha256:
+                files["hashes"].append(facts.sha256)
+            if facts.stray_bytes:
+                files["remarks"].append(f"{path}: {facts.stray_bytes} bytes belong to no whole record")
+        return _Layout(
+            addresses=addresses,
+            channels=channels,
+            names=tuple(channel or letter for channel, letter in zip(channels, self._components, strict=True)),
+            lineage={
+                **empty_lineage(),
+                "network": network,
+                "station": station,
+                "location": location,
+                "channels": list(channels),
+                "components": "".join(self._components),
+                "source_files": list(paths),
+                "source_sizes": files["sizes"],
+                "source_mtimes_ns": files["mtimes"],
+                "source_sha256": files["hashes"],
+                "remark": "; ".join(files["remarks"]),
+            },
+        )
+
+
+def _names(chunk: Chunk) -> str:
+    return ", ".join(dict.fromkeys(address.path for address in chunk.inputs))
+
+
+def _cast(out: NDArray[np.float32], values: NDArray[np.generic]) -> None:
+    """Write values as float32; one that float32 cannot hold becomes infinite, which the caller finds."""
+    if values.dtype != np.float64:
+        out[:] = values
+        return
+    with np.errstate(over="ignore"):
+        out[:] = values
