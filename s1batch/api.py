@@ -84,7 +84,9 @@ class Plan:
     folder: Path | None = None
 
 
-def plan(job: JobLike, *, overrides: Sequence[str] = (), offline: bool = False, folder: str | Path | None = None) -> Plan:
+def plan(
+    job: JobLike, *, overrides: Sequence[str] = (), offline: bool = False, folder: str | Path | None = None
+) -> Plan:
     """Plan a job: read headers, cut chunks, apply the engine's rules; ask nothing.
 
     Args:

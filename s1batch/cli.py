@@ -147,7 +147,9 @@ def run(
             summary = execute(loaded, output, options, say=_say, stop=stop)
         except Interrupted:
             where = output or loaded.output
-            raise Interrupted(f"interrupted; the answers so far are in {where}; run the same command to go on") from None
+            raise Interrupted(
+                f"interrupted; the answers so far are in {where}; run the same command to go on"
+            ) from None
     click.echo("\n".join(summary_lines(summary)))
     sys.exit(summary.exit_code)
 

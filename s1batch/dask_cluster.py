@@ -175,5 +175,3 @@ def _worker_stats(dask_worker: Any) -> SessionStats | None:
 def _sum(stats: Any) -> SessionStats | None:
     known = [item for item in stats if isinstance(item, SessionStats)]
     return SessionStats.total(known) if known else None
-
-

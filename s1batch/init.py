@@ -91,7 +91,9 @@ def _files(folder: Path) -> list[Path]:
 
 def _is_sds(folder: Path) -> bool:
     return any(
-        year.name.isdigit() and len(year.name) == 4 and any(year.glob("*/*/*.D")) for year in folder.iterdir() if year.is_dir()
+        year.name.isdigit() and len(year.name) == 4 and any(year.glob("*/*/*.D"))
+        for year in folder.iterdir()
+        if year.is_dir()
     )
 
 

@@ -82,7 +82,11 @@ class _Ready:
 
 
 async def run_part(
-    crew: Crew, writer: PartWriter, entries: Sequence[PlanEntry], facts: SourceFacts, only: Collection[str] | None = None
+    crew: Crew,
+    writer: PartWriter,
+    entries: Sequence[PlanEntry],
+    facts: SourceFacts,
+    only: Collection[str] | None = None,
 ) -> PartSummary:
     """Answer every entry of a part that has no row yet, and write the part's file when all have one.
 
@@ -209,7 +213,12 @@ class _Flow:
         fed = await self._crew.feeder.answer(request)
         response = fed.response
         return answered_row(
-            entry, record, response, interpret(self._crew.job, record, response), request_facts(request), shared=fed.shared
+            entry,
+            record,
+            response,
+            interpret(self._crew.job, record, response),
+            request_facts(request),
+            shared=fed.shared,
         )
 
 

@@ -18,7 +18,9 @@ def plan_lines(plan: Plan) -> list[str]:
     lines += plan.account.render().splitlines()
     if totals.shapes:
         common = totals.shapes.most_common(5)
-        shapes = ", ".join(f"{count:,} x ({steps}, {channels}) at {rate:g} Hz" for (steps, channels, rate), count in common)
+        shapes = ", ".join(
+            f"{count:,} x ({steps}, {channels}) at {rate:g} Hz" for (steps, channels, rate), count in common
+        )
         more = f", {len(totals.shapes) - 5:,} more shapes" if len(totals.shapes) > 5 else ""
         lines.append(f"series: {shapes}{more}")
     lines.append(

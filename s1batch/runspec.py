@@ -113,7 +113,9 @@ def read_run_spec(path: Path) -> RunSpec:
     try:
         return RunSpec.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise ResultsError(f"{path.parent}: no results here (run.json is missing); `s1batch run JOB` makes them") from error
+        raise ResultsError(
+            f"{path.parent}: no results here (run.json is missing); `s1batch run JOB` makes them"
+        ) from error
     except ValueError as error:
         raise ResultsError(f"{path}: damaged, or written by another version: {error}") from error
 

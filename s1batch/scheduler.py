@@ -71,7 +71,9 @@ def choose(asked: str, workers: int | None, parts: int, engine: str) -> Choice:
         if workers is not None:
             raise UsageError("--workers has no meaning with a scheduler's address: it has its workers already")
         return Choice(asked, "asked for")
-    raise UsageError(f"--scheduler {asked}: unknown (valid: auto, inline, local, or an address such as tcp://node0:8786)")
+    raise UsageError(
+        f"--scheduler {asked}: unknown (valid: auto, inline, local, or an address such as tcp://node0:8786)"
+    )
 
 
 def run_parts(

@@ -68,7 +68,9 @@ class Subset:
         if limit is not None and limit < 1:
             raise UsageError(f"--limit {limit}: give a number of chunks, 1 or more")
         counts = plan.scan().group_by("part").agg(pl.len()).sort("part").collect()
-        sizes = {part: count for part, count in counts.iter_rows() if shard is None or part % shard.count == shard.index}
+        sizes = {
+            part: count for part, count in counts.iter_rows() if shard is None or part % shard.count == shard.index
+        }
         if limit is None:
             return cls(parts=sizes)
         kept: dict[int, int] = {}
@@ -88,11 +90,11 @@ class Subset:
     def open_tasks(self, store: ResultsStore) -> list[PartTask]:
         """Return the parts that are not finished, in order."""
         finished = store.finished()
-        tasks = [
-            PartTask(part, self.keys if part == self.cut else None) for part in self.parts if part not in finished
-        ]
-        if tasks and tasks[-1].part == self.cut and self._rows(store).filter(self._in_cut()).collect().height == len(
-            self.keys
+        tasks = [PartTask(part, self.keys if part == self.cut else None) for part in self.parts if part not in finished]
+        if (
+            tasks
+            and tasks[-1].part == self.cut
+            and self._rows(store).filter(self._in_cut()).collect().height == len(self.keys)
         ):
             tasks.pop()
         return tasks

@@ -13,7 +13,13 @@ START = UTCDateTime("2020-01-01T00:00:00")
 
 
 def write_trace(
-    path: Path, samples: np.ndarray, *, channel: str = "HHZ", station: str = "STA", start: UTCDateTime = START, rate: float = 100.0
+    path: Path,
+    samples: np.ndarray,
+    *,
+    channel: str = "HHZ",
+    station: str = "STA",
+    start: UTCDateTime = START,
+    rate: float = 100.0,
 ) -> Path:
     """Write one channel as MiniSEED."""
     header = Stats({"network": "XX", "station": station, "channel": channel, "starttime": start, "sampling_rate": rate})

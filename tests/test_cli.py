@@ -132,5 +132,17 @@ class TestWithoutRunning:
 
     def test_help_lists_every_command(self):
         output = call("--help")
-        for name in ("init", "preview", "plan", "run", "status", "verify", "show", "export", "merge", "doctor", "schema"):
+        for name in (
+            "init",
+            "preview",
+            "plan",
+            "run",
+            "status",
+            "verify",
+            "show",
+            "export",
+            "merge",
+            "doctor",
+            "schema",
+        ):
             assert name in output

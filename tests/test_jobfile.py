@@ -29,7 +29,10 @@ class TestMessages:
             ({"source": {"kind": "seismic"}}, r"source: give exactly one of paths, sds and manifest"),
             ({"source": {"kind": "seismic", "paths": ["a"], "rate_hz": -1}}, r"source\.rate_hz: -1: Input should be"),
             ({"job": {"kind": "seismic-pick", "sampling": {"max_tokens": 0}}}, r"job\.sampling\.max_tokens: 0: "),
-            ({"engine": {"kind": "reference", "max_bach": 3}}, r"engine\.max_bach: unknown field; did you mean max_batch"),
+            (
+                {"engine": {"kind": "reference", "max_bach": 3}},
+                r"engine\.max_bach: unknown field; did you mean max_batch",
+            ),
             ({"source": {"kind": "table", "path": "a.csv"}}, r"job: "),
         ],
     )

@@ -1,0 +1,78 @@
+"""`make demo`: real seismograms -> seismic-pick on the embedded reference model -> Parquet -> proof.
+
+Gathers records that ObsPy ships (plus one broken file) into demo/archive, and runs the commands that a user would
+type, each shown with its output. Needs no network and no GPU.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import obspy
+
+HERE = Path(__file__).resolve().parent
+SHIPPED = Path(obspy.__file__).parent
+
+RECORDS = (
+    # The Unterhaching network, 27 May 2010: four stations, one with three components.
+    "signal/tests/data/BW.UH1._.SHZ.D.2010.147.cut.slist.gz",
+    "signal/tests/data/BW.UH2._.SHZ.D.2010.147.cut.slist.gz",
+    "signal/tests/data/BW.UH3._.SHE.D.2010.147.cut.slist.gz",
+    "signal/tests/data/BW.UH3._.SHN.D.2010.147.cut.slist.gz",
+    "signal/tests/data/BW.UH3._.SHZ.D.2010.147.cut.slist.gz",
+    "signal/tests/data/BW.UH4._.EHZ.D.2010.147.cut.slist.gz",
+    "io/nied/tests/data/test.knet",
+    "io/kinemetrics/tests/data/STNA.20020722.044649.evt.gz",
+    "io/seisan/tests/data/2005-07-23-1452-04S.CER___030",
+    "io/gse2/tests/data/loc_RJOB20050831023349.z",
+    "io/mseed/tests/data/gaps.mseed",
+)
+
+BROKEN = b"This is no seismogram.\n"
+
+
+def gather(archive: Path) -> None:
+    """Fill the archive; files that are there already stay, so that a second demo resumes the first."""
+    archive.mkdir(parents=True, exist_ok=True)
+    for trace in obspy.read():  # ObsPy's example stream: a local earthquake at RJOB, 24 August 2009
+        path = archive / f"{trace.id}.mseed"
+        if not path.exists():
+            trace.data = trace.data.astype("float32")
+            trace.write(str(path), format="MSEED")
+    for record in RECORDS:
+        path = archive / Path(record).name
+        if not path.exists():
+            shutil.copyfile(SHIPPED / record, path)
+    if not (archive / "broken.mseed").exists():
+        (archive / "broken.mseed").write_bytes(BROKEN)
+
+
+def show(*arguments: str, expect: tuple[int, ...] = (0,)) -> None:
+    """Run one s1batch command, shown as a user would type it, and end the demo when it ends unexpectedly."""
+    print(f"\n$ s1batch {' '.join(arguments)}", flush=True)
+    code = subprocess.run([sys.executable, "-m", "s1batch", *arguments]).returncode
+    if code not in expect:
+        sys.exit(f"s1batch {arguments[0]} ended with exit code {code}")
+
+
+def main() -> None:
+    """Run the demo in the folder given on the command line, or in ./demo."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("demo")
+    gather(folder / "archive")
+    job = folder / "job.yaml"
+    shutil.copyfile(HERE / "job.yaml", job)
+    results = str(folder / "results")
+    show("plan", str(job))
+    # The broken file gets its row too; --accept says that this row is expected.
+    show("run", str(job), "--accept", "unreadable")
+    show("show", results)
+    show("export", results, str(folder / "picks.csv"), "--format", "quakeflow")
+    show("verify", results)
+    print(f"\nThe table is in {results}/rows/*.parquet, for polars, pyarrow or DuckDB. Run `make demo` again: it resumes.")
+
+
+if __name__ == "__main__":
+    main()
