@@ -70,7 +70,8 @@ class Unions:
         group = windows.get_column("group").to_numpy().astype(np.int64)
         self._start = windows.get_column("start").to_numpy().astype(np.int64)
         self._stop = windows.get_column("stop").to_numpy().astype(np.int64)
-        self._first = np.searchsorted(group, np.arange(groups + 1))
+        # One more than needed, so that items without a group may look at group 0 even when there is none.
+        self._first = np.searchsorted(group, np.arange(groups + 2))
 
     def count(self, stretches: Stretches) -> Int64s:
         """Return how many samples of each stretch lie in the union of its group."""
@@ -123,7 +124,7 @@ def _first_sample(start: Int64s, rate_hz: Float64s, count: Int64s, bound: Int64s
     """Return the number of the first sample at or behind `bound`; `count` when there is none."""
     bound = np.clip(bound, -FAR, FAR)
     scale = np.where(rate_hz == 0, 1.0, rate_hz / 1e9)
-    guess = np.ceil((bound.astype(np.float64) - start.astype(np.float64)) * scale)
+    guess = np.ceil((bound - start).astype(np.float64) * scale)
     index = np.clip(guess, 0, count).astype(np.int64)
     # Floating point leaves the guess a few samples off at most; walk to the exact one.
     while True:

@@ -1,0 +1,1 @@
+"""Everything on disk about a run: journals, rows, leases, proof and status."""

@@ -1,0 +1,326 @@
+"""Leases: two runs never work on the same part, on shared file systems too.
+
+A lease is a file that is created exclusively and touched every few seconds. Its age is judged by the clock that sets
+modification times: a probe file is touched beside it, and the two times are compared, so that clocks of hosts may
+differ. Before a lease counts as stale it must also stay untouched while one watches, so that a clock that jumps takes
+no lease from a living holder. A holder on this machine is simply looked up: dead is stale at once, alive is never.
+
+Taking over is free of races. Every lease holds a random token, and only who creates the guard of that token, again
+exclusively, may remove that lease; the holder itself too, when it releases. So no one can remove a fresh lease in the
+belief that it is the old one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Protocol
+
+import orjson
+
+from s1batch.errors import LockedError
+from s1batch.results.atomic import make_folder, results_errors
+from s1batch.results.process import ProcessIdentity
+
+STALE_S = 60.0
+"""A lease without a heartbeat for this long is stale."""
+
+HEARTBEAT_S = 5.0
+"""Pause between two heartbeats."""
+
+
+class LeaseClock(Protocol):
+    """The times that leases are judged by."""
+
+    def file_time_ns(self, folder: Path) -> int:
+        """Return the time that the file system of `folder` stamps on a file now."""
+
+    def touch(self, path: Path) -> None:
+        """Stamp the present time of the file system on a file."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+
+class FileSystemClock:
+    """The real clock."""
+
+    def file_time_ns(self, folder: Path) -> int:
+        """Touch a probe file and return its time."""
+        probe = folder / f".probe_{os.getpid()}_{secrets.token_hex(4)}"
+        try:
+            handle = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            try:
+                os.utime(handle)
+                return os.fstat(handle).st_mtime_ns
+            finally:
+                os.close(handle)
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def touch(self, path: Path) -> None:
+        """Let the file system set the modification time."""
+        os.utime(path)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who holds a lease.
+
+    Attributes:
+        token: Random identity of this lease.
+        process: The holder; None when the file says nothing readable.
+        since_ns: When it was taken, by the holder's clock.
+        touched_ns: Last heartbeat, by the file system's clock.
+    """
+
+    token: str
+    process: ProcessIdentity | None
+    since_ns: int
+    touched_ns: int
+
+    def __str__(self) -> str:
+        if self.process is None:
+            return "an unknown process"
+        since = datetime.fromtimestamp(self.since_ns / 1e9, tz=timezone.utc)
+        return f"process {self.process.pid} on {self.process.host} since {since:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def read_holder(path: Path) -> Holder | None:
+    """Return who holds the lease of that file; None when nobody does.
+
+    Raises:
+        OSError: The file is there but cannot be read.
+    """
+    try:
+        # Opened afresh, so that a network file system fetches the true time.
+        with path.open("rb") as file:
+            data = file.read()
+            stat = os.fstat(file.fileno())
+    except FileNotFoundError:
+        return None
+    try:
+        plain = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        plain = None
+    if not isinstance(plain, dict) or not isinstance(plain.get("token"), str):
+        # Just being written, or damaged: known by its inode until the holder has written it.
+        return Holder(token=f"i{stat.st_ino}", process=None, since_ns=0, touched_ns=stat.st_mtime_ns)
+    since_ns = plain.get("since_ns")
+    return Holder(
+        token=plain["token"],
+        process=ProcessIdentity.from_plain(plain.get("process")),
+        since_ns=since_ns if isinstance(since_ns, int) else 0,
+        touched_ns=stat.st_mtime_ns,
+    )
+
+
+class Lease:
+    """A lease that this process holds; `lost` tells when another one took it over."""
+
+    def __init__(self, name: str, path: Path, token: str) -> None:
+        self.name = name
+        self.path = path
+        self.token = token
+        self.lost = False
+
+    def check(self) -> None:
+        """Make sure that the lease is still held.
+
+        Raises:
+            LockedError: This process was held up for so long that another one took over.
+        """
+        if self.lost:
+            raise LockedError(f"{self.name}: another run took it over while this one stood still; run again to go on")
+
+
+class LeaseKeeper:
+    """Takes leases and keeps them alive from one thread; a context manager.
+
+    Args:
+        folder: Where lease files are.
+        clock: What times are taken from.
+        identity: This process.
+        stale_s: Age without heartbeat after which a lease is stale.
+        heartbeat_s: Pause between two heartbeats.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clock: LeaseClock | None = None,
+        identity: ProcessIdentity | None = None,
+        stale_s: float = STALE_S,
+        heartbeat_s: float = HEARTBEAT_S,
+    ) -> None:
+        self._folder = folder
+        self._clock = clock or FileSystemClock()
+        self._identity = identity or ProcessIdentity.current()
+        self._stale_s = stale_s
+        self._heartbeat_s = heartbeat_s
+        self._lock = threading.Lock()
+        self._held: dict[str, Lease] = {}
+        self._gone: dict[ProcessIdentity, float] = {}
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> LeaseKeeper:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @contextmanager
+    def lease(self, name: str) -> Iterator[Lease]:
+        """Hold the lease `name` for the length of a block.
+
+        Raises:
+            LockedError: Another process holds it; the text names host, process and since when.
+            ResultsError: The folder cannot be written.
+        """
+        held = self.acquire(name)
+        try:
+            yield held
+        finally:
+            self.release(held)
+
+    def acquire(self, name: str) -> Lease:
+        """Take a lease; see `lease`."""
+        make_folder(self._folder)
+        path = self._folder / f"{name}.json"
+        with results_errors(path):
+            while True:
+                created = self._create(name, path)
+                if created is not None:
+                    return created
+                holder = read_holder(path)
+                if holder is not None and not (self._is_stale(path, holder) and self._remove(path, holder.token)):
+                    raise LockedError(
+                        f"{name} is held by {holder}; wait for it, or end it and run again "
+                        f"(a lease without a sign of life for {self._stale_s:g} s is taken over)"
+                    )
+
+    def release(self, lease: Lease) -> None:
+        """Give a lease back; nothing happens when it was lost."""
+        with self._lock:
+            self._held.pop(lease.token, None)
+        # A lease that cannot be removed only goes stale: no reason to fail the work that was done under it.
+        with suppress(OSError):
+            self._remove(lease.path, lease.token)
+
+    def close(self) -> None:
+        """Give all leases back and end the thread."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        for lease in list(self._held.values()):
+            self.release(lease)
+
+    def _create(self, name: str, path: Path) -> Lease | None:
+        token = secrets.token_hex(8)
+        content = {"token": token, "process": self._identity.plain(), "since_ns": time.time_ns()}
+        try:
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except FileExistsError:
+            return None
+        try:
+            os.write(handle, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(handle)
+        lease = Lease(name, path, token)
+        with self._lock:
+            if self._stop.is_set():
+                raise ValueError("this keeper of leases is closed")
+            self._held[token] = lease
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._beat, name="s1batch-lease-heartbeat", daemon=True)
+                self._thread.start()
+        return lease
+
+    def _is_stale(self, path: Path, holder: Holder) -> bool:
+        if holder.process is not None:
+            if holder.touched_ns <= self._gone.get(holder.process, -math.inf):
+                return True
+            dead = self._identity.knows_dead(holder.process)
+            if dead is not None:
+                return dead
+        age_s = (self._clock.file_time_ns(self._folder) - holder.touched_ns) / 1e9
+        if abs(age_s) < self._stale_s:
+            return False
+        self._clock.sleep(2 * self._heartbeat_s + 1)
+        later = read_holder(path)
+        stale = later is None or later == holder
+        if stale and holder.process is not None:
+            # One heartbeat serves all leases of a process, so its other leases need no second look.
+            self._gone[holder.process] = holder.touched_ns + self._heartbeat_s * 1e9
+        return stale
+
+    def _remove(self, path: Path, token: str) -> bool:
+        """Remove the lease that holds `token`, unless another process is about to; False then."""
+        guards = self._guard(path, token)
+        if guards is None:
+            return False
+        holder = read_holder(path)
+        if holder is not None and holder.token == token:
+            path.unlink()
+        for guard in guards:
+            guard.unlink(missing_ok=True)
+        return True
+
+    def _guard(self, path: Path, token: str) -> list[Path] | None:
+        """Create the guard of a token and return it with its predecessors; None when a living process has it.
+
+        The guard of a process that died holding it is followed by one with the next number.
+        """
+        guards: list[Path] = []
+        while True:
+            guard = path.with_name(f"{path.stem}.{token}.{len(guards)}.guard")
+            guards.append(guard)
+            try:
+                handle = os.open(guard, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            except FileExistsError:
+                if not self._is_abandoned(guard):
+                    return None
+                continue
+            try:
+                os.write(handle, orjson.dumps({"token": token, "process": self._identity.plain()}))
+            finally:
+                os.close(handle)
+            return guards
+
+    def _is_abandoned(self, guard: Path) -> bool:
+        holder = read_holder(guard)
+        return holder is not None and self._is_stale(guard, holder)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._heartbeat_s):
+            with self._lock:
+                held = list(self._held.values())
+            for lease in held:
+                # A heartbeat that fails once is tried again; a lease that goes stale meanwhile shows as lost then.
+                with suppress(OSError):
+                    holder = read_holder(lease.path)
+                    if holder is not None and holder.token == lease.token:
+                        self._clock.touch(lease.path)
+                    elif not self._released(lease):
+                        lease.lost = True
+
+    def _released(self, lease: Lease) -> bool:
+        with self._lock:
+            return lease.token not in self._held

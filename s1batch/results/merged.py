@@ -1,0 +1,36 @@
+"""Answers merged over overlapping chunks, beside the rows that they were made of."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import polars as pl
+
+from s1batch.results.atomic import make_folder
+from s1batch.results.layout import Layout
+from s1batch.results.rows_file import write_table
+
+
+def write_merged(path: str | os.PathLike[str], frame: pl.DataFrame) -> Path:
+    """Write merged answers, replacing earlier ones as a whole.
+
+    Args:
+        path: The results directory.
+        frame: At least the columns `group_id` and `source_chunk_keys` (lists of chunk keys).
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: A column is missing, which is a mistake in the job.
+        ResultsError: The file cannot be written.
+    """
+    for name in ("group_id", "source_chunk_keys"):
+        if name not in frame.columns:
+            raise ValueError(f"merged answers have no column {name}")
+    layout = Layout(Path(path))
+    make_folder(layout.merged)
+    target = layout.merged_rows()
+    write_table(target, frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    return target

@@ -1,0 +1,62 @@
+"""Files of rows: written at once, with a checksum on every page, and read back checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from s1batch.errors import ResultsError
+from s1batch.records import Row
+from s1batch.results.atomic import atomic_path
+from s1batch.results.schema import RowSchema
+
+
+def write_rows(path: Path, schema: RowSchema, rows: Sequence[Row]) -> None:
+    """Write fitted rows as one Parquet file, as a whole or not at all.
+
+    Raises:
+        ResultsError: The file cannot be written.
+    """
+    write_table(path, schema.to_table(rows))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table as one Parquet file, as a whole or not at all.
+
+    Raises:
+        ResultsError: The file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+
+def read_table(path: Path) -> pa.Table:
+    """Read a Parquet file and check its checksums.
+
+    Raises:
+        ResultsError: It is damaged, or cannot be read.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read()
+    except (OSError, pa.ArrowException) as error:
+        raise ResultsError(
+            f"{path} cannot be read ({error}); restore it from a copy, or remove it and run again: "
+            "its chunks are then asked once more"
+        ) from error
+
+
+def read_rows(path: Path, schema: RowSchema) -> list[Row]:
+    """Read the rows of a file that `write_rows` wrote.
+
+    Raises:
+        ResultsError: It is damaged, cannot be read, or has other columns.
+    """
+    table = read_table(path)
+    differences = schema.differences(table.schema)
+    if differences:
+        raise ResultsError(f"{path} has other columns than these results: {'; '.join(differences)}")
+    return schema.rows_from_table(table)

@@ -1,0 +1,299 @@
+"""The columns of the results: common ones first, then the request's, the reader's lineage, and the answer's last.
+
+`RowSchema` is the only place that knows how a `Row` becomes a line of Parquet or a record of a journal, and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from s1batch.columns import Column
+from s1batch.errors import JobFileError, ResultsError
+from s1batch.records import OUTCOMES, REASONS, Row
+from s1batch.results.fitting import Convert, MisfitError, clean_text, fitter, json_reader, json_writer, plain_type
+
+UTC_NS = pa.timestamp("ns", tz="UTC")
+
+
+def _columns(*columns: tuple[str, pa.DataType, str]) -> tuple[Column, ...]:
+    return tuple(Column(name=name, type=kind, doc=doc) for name, kind, doc in columns)
+
+
+COMMON: tuple[Column, ...] = _columns(
+    ("chunk_key", pa.string(), "identity of the chunk: a hash of where its data are"),
+    ("part", pa.int32(), "part of the plan, which is one file of rows"),
+    ("source", pa.string(), "stream that the data belong to, such as a channel; empty where there is none"),
+    ("start", UTC_NS, "first instant of the chunk (UTC); null outside time series"),
+    ("end", UTC_NS, "first instant behind the chunk (UTC); null outside time series"),
+    ("span_start", pa.int64(), "first index of the chunk in its own units; null for time series"),
+    ("span_end", pa.int64(), "first index behind the chunk; null for time series"),
+    ("outcome", pa.string(), f"how the chunk ended: {', '.join(OUTCOMES)}"),
+    ("reason", pa.string(), "why the outcome is not ok, as one of a closed set of codes"),
+    ("detail", pa.string(), "the reason in words"),
+    ("text", pa.string(), "the model's answer as it was given"),
+    ("reasoning", pa.string(), "what the model thought before it; null when it was not asked to"),
+    ("finish_reason", pa.string(), "why generation ended; null when nothing was asked"),
+    ("prompt_tokens", pa.int64(), "tokens of the prompt, media included"),
+    ("cached_tokens", pa.int64(), "how many of them came from the engine's cache"),
+    ("output_tokens", pa.int64(), "tokens generated, reasoning included"),
+    ("seconds", pa.float64(), "seconds from sending the request to its last token"),
+    ("attempts", pa.int32(), "how often the engine was asked"),
+    ("engine", pa.string(), "engine and its version"),
+    ("model", pa.string(), "model as the engine names it"),
+    ("fingerprint", pa.string(), "hash of all that can change the answer"),
+)
+
+REQUEST: tuple[Column, ...] = _columns(
+    ("rate_declared_hz", pa.float64(), "rate in Hz that the engine was told, where it is not the samples' own"),
+    ("neutralised", pa.int32(), "special tokens of the model that were made harmless in the text"),
+)
+
+_ATTRIBUTES = {"start": "start_ns", "end": "stop_ns"}
+_REQUIRED = frozenset({"chunk_key", "part", "source", "outcome"})
+_DEFAULTS = {field.name: field.default for field in fields(Row)}
+_GROUP = b"s1batch.group"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misfit:
+    """A value of a row that its column does not hold.
+
+    Attributes:
+        column: The column.
+        problem: What is wrong with the value, in words.
+        answer: Whether it is one of the answer's columns (otherwise of lineage or common).
+    """
+
+    column: str
+    problem: str
+    answer: bool
+
+
+@dataclass(frozen=True)
+class RowSchema:
+    """All columns of one run's results, in their order.
+
+    Attributes:
+        lineage: Columns of the reader.
+        answer: Columns of the job's answer.
+    """
+
+    lineage: tuple[Column, ...] = ()
+    answer: tuple[Column, ...] = ()
+
+    def __reduce__(self) -> tuple[type[RowSchema], tuple[tuple[Column, ...], tuple[Column, ...]]]:
+        return RowSchema, (self.lineage, self.answer)
+
+    def __post_init__(self) -> None:
+        taken = {column.name: "a common column" for column in COMMON + REQUEST}
+        for kind, columns in (("the reader's", self.lineage), ("the answer's", self.answer)):
+            for column in columns:
+                other = taken.get(column.name)
+                if other is not None:
+                    raise JobFileError(f"column {column.name}: {kind} field has the name of {other}; rename it")
+                taken[column.name] = f"{kind} field"
+        # Types that results do not hold are refused here, before anything runs.
+        _ = self._fitters
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """All columns, in the order of the files."""
+        return COMMON + REQUEST + self.lineage + self.answer
+
+    @cached_property
+    def arrow(self) -> pa.Schema:
+        """The Arrow schema; each field's metadata hold its `doc` and its group."""
+        groups = (("common", COMMON), ("request", REQUEST), ("lineage", self.lineage), ("answer", self.answer))
+        return pa.schema(
+            [
+                pa.field(column.name, column.type, metadata={b"doc": column.doc.encode(), _GROUP: group.encode()})
+                for group, columns in groups
+                for column in columns
+            ]
+        )
+
+    @classmethod
+    def from_arrow(cls, schema: pa.Schema) -> RowSchema:
+        """Return the schema that `arrow` gave.
+
+        Raises:
+            ResultsError: It does not come from s1batch, or from a version with other common columns.
+        """
+        groups: dict[bytes, list[Column]] = {b"lineage": [], b"answer": []}
+        for field in schema:
+            metadata = field.metadata or {}
+            group = metadata.get(_GROUP, b"")
+            if group in groups:
+                doc = metadata.get(b"doc", b"").decode("utf-8", "replace")
+                groups[group].append(Column(name=field.name, type=field.type, doc=doc))
+        found = cls(lineage=tuple(groups[b"lineage"]), answer=tuple(groups[b"answer"]))
+        if not found.arrow.equals(schema):
+            raise ResultsError(
+                "these files do not have the columns of s1batch's results; read them with the version that wrote them"
+            )
+        return found
+
+    def differences(self, other: pa.Schema) -> list[str]:
+        """Return in words how another schema differs from this one; empty when it does not."""
+        mine = {field.name: field.type for field in self.arrow}
+        theirs = {field.name: field.type for field in other}
+        found = [f"{name} is missing" for name in mine if name not in theirs]
+        found += [f"{name} is additional" for name in theirs if name not in mine]
+        found += [
+            f"{name} is {theirs[name]} instead of {mine[name]}"
+            for name in mine
+            if name in theirs and theirs[name] != mine[name]
+        ]
+        if not found and list(mine) != list(theirs):
+            found.append("the columns are in another order")
+        return found
+
+    # ---------------------------------------------------------------------------------------------- fitting
+
+    def misfits(self, row: Row) -> tuple[Misfit, ...]:
+        """Return the values of a row that their columns do not hold.
+
+        Raises:
+            ValueError: The row has no key, no part, no source or no valid outcome, which is a mistake in the program.
+        """
+        return self._fit(row)[1]
+
+    def fit(self, row: Row) -> Row:
+        """Return the row as it will be stored: every value in its column's own form.
+
+        A value that does not fit is dropped. Then an `ok` row becomes `unparsed` for the reason `not_in_schema`, any
+        other keeps its outcome, and the detail names the columns.
+
+        Raises:
+            ValueError: As `misfits`.
+        """
+        fitted, misfits = self._fit(row)
+        if not misfits:
+            return fitted
+        said = "; ".join(f"{misfit.column}: {misfit.problem}" for misfit in misfits)
+        detail = f"{fitted.detail}; {said}" if fitted.detail else said
+        if fitted.outcome == "ok":
+            return replace(fitted, outcome="unparsed", reason="not_in_schema", detail=detail)
+        return replace(fitted, detail=detail)
+
+    @cached_property
+    def _fitters(self) -> dict[str, Convert]:
+        return {column.name: fitter(column.type, column.name) for column in self.columns}
+
+    def _fit(self, row: Row) -> tuple[Row, tuple[Misfit, ...]]:
+        if row.outcome not in OUTCOMES:
+            raise ValueError(f"{row.outcome!r} is no outcome")
+        if row.reason is not None and row.reason not in REASONS:
+            raise ValueError(f"{row.reason!r} is no reason")
+        misfits: list[Misfit] = []
+        values: dict[str, Any] = {}
+        for column in COMMON + REQUEST:
+            name = _ATTRIBUTES.get(column.name, column.name)
+            given = getattr(row, name)
+            if given is None and name in _REQUIRED:
+                raise ValueError(f"row {row.chunk_key!r} has no {name}")
+            try:
+                fitted = self._fitters[column.name](given)
+                values[name] = _DEFAULTS[name] if fitted is None and name not in _REQUIRED else fitted
+            except MisfitError as error:
+                if name in _REQUIRED:
+                    raise ValueError(f"row {row.chunk_key!r}: {name}: {error}") from error
+                misfits.append(Misfit(column=column.name, problem=str(error), answer=False))
+                values[name] = _DEFAULTS[name]
+        values["lineage"] = self._fit_group(row.lineage, self.lineage, False, misfits)
+        values["answer"] = self._fit_group(row.answer, self.answer, True, misfits)
+        return Row(**values), tuple(misfits)
+
+    def _fit_group(
+        self, given: Mapping[str, Any], columns: tuple[Column, ...], answer: bool, misfits: list[Misfit]
+    ) -> dict[str, Any]:
+        fitted: dict[str, Any] = {}
+        for column in columns:
+            try:
+                fitted[column.name] = self._fitters[column.name](given.get(column.name))
+            except MisfitError as error:
+                misfits.append(Misfit(column=column.name, problem=str(error), answer=answer))
+                fitted[column.name] = None
+        for name in given:
+            if name not in fitted:
+                misfits.append(Misfit(column=clean_text(str(name)), problem="there is no such column", answer=answer))
+        return fitted
+
+    # ---------------------------------------------------------------------------------------------- Parquet
+
+    def to_table(self, rows: Sequence[Row]) -> pa.Table:
+        """Return fitted rows as an Arrow table."""
+        lists: list[list[Any]] = [
+            [getattr(row, _ATTRIBUTES.get(column.name, column.name)) for row in rows] for column in COMMON + REQUEST
+        ]
+        lists += [[row.lineage.get(column.name) for row in rows] for column in self.lineage]
+        lists += [[row.answer.get(column.name) for row in rows] for column in self.answer]
+        arrays = [pa.array(values, type=field.type) for values, field in zip(lists, self.arrow, strict=True)]
+        return pa.Table.from_arrays(arrays, schema=self.arrow)
+
+    def rows_from_table(self, table: pa.Table) -> list[Row]:
+        """Return the rows of a table that `to_table` made."""
+        plain = table.cast(pa.schema([field.with_type(plain_type(field.type)) for field in self.arrow]))
+        lists = {name: plain.column(name).to_pylist() for name in plain.column_names}
+        common = [(_ATTRIBUTES.get(column.name, column.name), lists[column.name]) for column in COMMON + REQUEST]
+        return [
+            Row(
+                **{name: values[index] for name, values in common},
+                lineage={column.name: lists[column.name][index] for column in self.lineage},
+                answer={column.name: lists[column.name][index] for column in self.answer},
+            )
+            for index in range(table.num_rows)
+        ]
+
+    # ---------------------------------------------------------------------------------------------- journal
+
+    @cached_property
+    def _json_writers(self) -> tuple[tuple[str, Convert], ...]:
+        return self._converters(json_writer)
+
+    @cached_property
+    def _json_readers(self) -> tuple[tuple[str, Convert], ...]:
+        return self._converters(json_reader)
+
+    def _converters(self, make: Any) -> tuple[tuple[str, Convert], ...]:
+        found = ((column.name, make(column.type)) for column in self.columns)
+        return tuple((name, convert) for name, convert in found if convert is not None)
+
+    def row_to_json(self, row: Row) -> bytes:
+        """Return a fitted row as one JSON object, keyed by column name; nulls are left out."""
+        plain: dict[str, Any] = {
+            column.name: getattr(row, _ATTRIBUTES.get(column.name, column.name)) for column in COMMON + REQUEST
+        }
+        plain.update(row.lineage)
+        plain.update(row.answer)
+        for name, convert in self._json_writers:
+            plain[name] = convert(plain.get(name))
+        return orjson.dumps({name: value for name, value in plain.items() if value is not None})
+
+    def row_from_json(self, data: bytes | memoryview) -> Row:
+        """Return the row that `row_to_json` was given.
+
+        Raises:
+            ValueError: The bytes are not such an object.
+        """
+        plain = orjson.loads(data)
+        if not isinstance(plain, dict) or not _REQUIRED <= plain.keys():
+            raise ValueError("not a row")
+        for name, convert in self._json_readers:
+            plain[name] = convert(plain.get(name))
+        common: dict[str, Any] = {
+            name: plain[column.name] if column.name in plain else _DEFAULTS[name]
+            for column in COMMON + REQUEST
+            for name in (_ATTRIBUTES.get(column.name, column.name),)
+        }
+        return Row(
+            **common,
+            lineage={column.name: plain.get(column.name) for column in self.lineage},
+            answer={column.name: plain.get(column.name) for column in self.answer},
+        )

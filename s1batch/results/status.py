@@ -1,0 +1,190 @@
+"""How far a run is, from its files alone; nothing is locked, so a run may go on meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import polars as pl
+
+from s1batch.plan_store import PlanStore
+from s1batch.results.atomic import results_errors
+from s1batch.results.journal import read_journal
+from s1batch.results.layout import Layout
+from s1batch.results.lease import Holder, read_holder
+from s1batch.results.part_writer import part_journals
+from s1batch.results.store import ResultsStore
+
+RATE_OVER_S = 600.0
+"""The rate is that of the last ten minutes of work, so that pauses between runs do not count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How far a run is.
+
+    Attributes:
+        chunks: Planned chunks.
+        parts: Planned parts.
+        finished: Parts with their file of rows.
+        begun: Unfinished parts with a journal.
+        leased: Parts that someone works on, as far as lease files say.
+        holders: Who, as text.
+        rows: Rows in finished parts and in journals.
+        journal_rows: How many of them are in journals.
+        outcomes: Rows by outcome and reason (empty when there is none), most frequent first.
+        prompt_tokens: Sum over all rows.
+        cached_tokens: Sum over all rows.
+        output_tokens: Sum over all rows.
+        planned_ns: When the plan was written, ns since 1970.
+        last_ns: When the last row was written; None when there is none.
+        rows_per_s: Rows per second over the last ten minutes of work; None when there are none.
+    """
+
+    chunks: int
+    parts: int
+    finished: int
+    begun: int
+    leased: int
+    holders: tuple[str, ...]
+    rows: int
+    journal_rows: int
+    outcomes: tuple[tuple[str, str, int], ...]
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    planned_ns: int
+    last_ns: int | None
+    rows_per_s: float | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every part is finished."""
+        return self.finished == self.parts
+
+
+_TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens")
+
+
+def status(path: str | os.PathLike[str]) -> Status:
+    """Return how far the run of a results directory is.
+
+    Raises:
+        ResultsError: There is no plan, or files cannot be read.
+    """
+    plan = PlanStore(path)
+    layout = Layout(Path(path))
+    if not layout.schema.exists():
+        return _count(plan, layout, None)
+    with ResultsStore(path, None) as store:
+        return _count(plan, layout, store)
+
+
+def _count(plan: PlanStore, layout: Layout, store: ResultsStore | None) -> Status:
+    outcomes: Counter[tuple[str, str]] = Counter()
+    tokens: Counter[str] = Counter()
+    written: list[tuple[int, int]] = []
+    finished: set[int] = set()
+    begun: set[int] = set()
+    journal_rows = 0
+    if store is not None:
+        journals = {
+            part: [(file, _mtime_ns(file)) for file in part_journals(layout, part)] for part in sorted(store.begun())
+        }
+        content = {part: _journal_lines([file for file, _ in files]) for part, files in journals.items()}
+        finished = store.finished()
+        begun = set(journals) - finished
+        for part in sorted(begun):
+            lines = content[part]
+            journal_rows += len(lines)
+            outcomes.update((line["outcome"], line.get("reason") or "") for line in lines)
+            for name in _TOKENS:
+                tokens[name] += sum(line.get(name) or 0 for line in lines)
+            written.append((max((when for _, when in journals[part]), default=0), len(lines)))
+        _count_files(store, finished, outcomes, tokens)
+        sizes = _part_sizes(plan)
+        written += [
+            (_mtime_ns(layout.part_rows(part)), int(sizes[part]) if part < len(sizes) else 0) for part in finished
+        ]
+    planned_ns = _mtime_ns(layout.plan())
+    holders = _holders(layout)
+    return Status(
+        chunks=plan.chunks(),
+        parts=plan.parts(),
+        finished=len(finished),
+        begun=len(begun),
+        leased=len(holders),
+        holders=tuple(sorted({str(holder) for holder in holders})),
+        rows=outcomes.total(),
+        journal_rows=journal_rows,
+        outcomes=tuple((outcome, reason, count) for (outcome, reason), count in outcomes.most_common()),
+        prompt_tokens=tokens["prompt_tokens"],
+        cached_tokens=tokens["cached_tokens"],
+        output_tokens=tokens["output_tokens"],
+        planned_ns=planned_ns,
+        last_ns=max((when for when, _ in written), default=None),
+        rows_per_s=_rate(planned_ns, written),
+    )
+
+
+def _count_files(
+    store: ResultsStore, finished: set[int], outcomes: Counter[tuple[str, str]], tokens: Counter[str]
+) -> None:
+    grouped = (
+        store.scan()
+        .filter(pl.col("part").is_in(sorted(finished)))
+        .group_by("outcome", "reason")
+        .agg(pl.len().alias("rows"), *(pl.col(name).sum() for name in _TOKENS))
+    )
+    for line in grouped.collect().iter_rows(named=True):
+        outcomes[line["outcome"], line["reason"] or ""] += line["rows"]
+        for name in _TOKENS:
+            tokens[name] += line[name]
+
+
+def _journal_lines(paths: list[Path]) -> list[dict[str, Any]]:
+    """Return the rows of a part's journals as JSON objects, each chunk once; no column is converted."""
+    lines: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        for payload in read_journal(path).payloads:
+            plain = orjson.loads(payload)
+            lines.setdefault(plain["chunk_key"], plain)
+    return list(lines.values())
+
+
+def _part_sizes(plan: PlanStore) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    sizes = np.zeros(plan.parts(), np.int64)
+    for table in plan.tables(["part"]):
+        sizes += np.bincount(table.column("part").to_numpy(), minlength=plan.parts())
+    return sizes
+
+
+def _rate(planned_ns: int, written: list[tuple[int, int]]) -> float | None:
+    if not written:
+        return None
+    last = max(when for when, _ in written)
+    first = max(planned_ns, last - int(RATE_OVER_S * 1e9))
+    if last <= first:
+        return None
+    return sum(rows for when, rows in written if when >= first) / ((last - first) / 1e9)
+
+
+def _holders(layout: Layout) -> list[Holder]:
+    with results_errors(layout.leases):
+        if not layout.leases.is_dir():
+            return []
+        names = [name for name in os.listdir(layout.leases) if layout.lease_part(name) is not None]
+        found = [read_holder(layout.leases / name) for name in names]
+    return [holder for holder in found if holder is not None]
+
+
+def _mtime_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

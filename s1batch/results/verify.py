@@ -1,0 +1,289 @@
+"""The proof: input, plan and output agree, or a list of where they do not.
+
+Every file of rows is read whole with its page checksums, one after the other, and compared with the plan's keys of its
+part. So memory holds one part at a time, apart from the unions and outcomes that the account needs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+import pyarrow as pa
+
+from s1batch.accounting import Account, take_account
+from s1batch.errors import ResultsError
+from s1batch.plan_store import PlanStore
+from s1batch.records import OUTCOMES, REASONS, InventoryItem
+from s1batch.results.journal import read_journal
+from s1batch.results.part_writer import part_journals
+from s1batch.results.rows_file import read_table
+from s1batch.results.store import ResultsStore
+
+SourceCheck = Callable[[InventoryItem], str | None]
+"""Looks at the file of an item again; returns in words how it differs (gone, other size, time or hash), or None."""
+
+Code = Literal[
+    "no_plan",
+    "no_results",
+    "plan_key_doubled",
+    "file_damaged",
+    "schema_differs",
+    "row_missing",
+    "row_doubled",
+    "row_not_in_plan",
+    "part_wrong",
+    "outcome_unknown",
+    "reason_unknown",
+    "refusal_differs",
+    "samples_missing",
+    "account_unbalanced",
+    "merged_unknown_chunk",
+    "source_changed",
+    "journal_left",
+    "journal_damaged",
+]
+
+_WARNINGS: frozenset[Code] = frozenset({"journal_left", "journal_damaged"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that does not agree.
+
+    Attributes:
+        code: What, as one of a closed set.
+        text: What, where and what to do, in words.
+        count: How many rows, samples, files or bytes.
+    """
+
+    code: Code
+    text: str
+    count: int = 1
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the results are wrong; a warning otherwise."""
+        return self.code not in _WARNINGS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What `verify` found.
+
+    Attributes:
+        findings: Errors and warnings.
+        parts: Parts of the plan.
+        unfinished: Parts that have no file of rows yet.
+        chunks: Planned chunks.
+        rows: Rows in finished parts.
+        account: The account with outcomes; None when it could not be taken.
+    """
+
+    findings: tuple[Finding, ...]
+    parts: int = 0
+    unfinished: int = 0
+    chunks: int = 0
+    rows: int = 0
+    account: Account | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong with what is there."""
+        return not any(finding.is_error for finding in self.findings)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is wrong and nothing is left to do: every planned chunk has its row."""
+        return self.ok and self.unfinished == 0 and self.rows == self.chunks
+
+
+def verify(path: str | os.PathLike[str], sources: SourceCheck | None = None) -> Verdict:
+    """Check everything in a results directory; bad content becomes findings, never an exception.
+
+    Args:
+        path: The results directory.
+        sources: When given, is asked about every source file once.
+    """
+    try:
+        plan = PlanStore(path)
+    except ResultsError as error:
+        return Verdict(findings=(Finding(code="no_plan", text=str(error)),))
+    try:
+        store = ResultsStore(path, None)
+    except ResultsError as error:
+        return Verdict(
+            findings=(Finding(code="no_results", text=str(error)),),
+            parts=plan.parts(),
+            unfinished=plan.parts(),
+            chunks=plan.chunks(),
+        )
+    with store:
+        return _verify(plan, store, sources)
+
+
+def _verify(plan: PlanStore, store: ResultsStore, sources: SourceCheck | None) -> Verdict:
+    findings = list(_check_plan(plan))
+    finished = store.finished()
+    rows = 0
+    sound = not findings
+    for part in sorted(finished):
+        path = store.layout.part_rows(part)
+        try:
+            table = read_table(path)
+            rows += table.num_rows
+            found = list(_check_part(plan, store, part, table))
+        except ResultsError as error:
+            found = [Finding(code="file_damaged", text=str(error))]
+        findings += found
+        sound = sound and not any(finding.code in ("file_damaged", "schema_differs") for finding in found)
+    findings += _check_journals(store, finished)
+    account = None
+    # The account of damaged files would only say again that they are damaged.
+    if sound:
+        account = take_account(plan, store.scan())
+        findings += _check_account(account)
+    findings += _check_merged(plan, store)
+    if sources is not None:
+        findings += _check_sources(plan, sources)
+    return Verdict(
+        findings=tuple(findings),
+        parts=plan.parts(),
+        unfinished=len(set(range(plan.parts())) - finished),
+        chunks=plan.chunks(),
+        rows=rows,
+        account=account,
+    )
+
+
+def _check_plan(plan: PlanStore) -> Iterator[Finding]:
+    try:
+        doubled = plan.chunks() - plan.scan().select(pl.col("chunk_key").n_unique()).collect().item()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        yield Finding(code="no_plan", text=f"the plan cannot be read ({error}); restore it from a copy")
+        return
+    if doubled:
+        yield Finding(
+            code="plan_key_doubled", text=f"{doubled} planned chunks have the key of another one", count=doubled
+        )
+
+
+def _check_part(plan: PlanStore, store: ResultsStore, part: int, table: pa.Table) -> Iterator[Finding]:
+    where = store.layout.part_rows(part)
+    differences = store.schema.differences(table.schema)
+    if differences:
+        yield Finding(code="schema_differs", text=f"{where}: {'; '.join(differences)}", count=len(differences))
+        return
+    planned = plan.keys(part) if part < plan.parts() else []
+    lines = pl.DataFrame(table.select(["chunk_key", "part", "outcome", "reason"]))
+    keys: list[str] = lines.get_column("chunk_key").to_list()
+    if keys != planned:
+        yield from _check_keys(where, keys, planned)
+    wrong = [number for number in lines.get_column("part") if number != part]
+    if wrong:
+        yield Finding(code="part_wrong", text=f"{where}: rows say part {wrong[0]}, not {part}", count=len(wrong))
+    unknown = [outcome for outcome in lines.get_column("outcome") if outcome not in OUTCOMES]
+    if unknown:
+        yield Finding(code="outcome_unknown", text=f"{where}: outcome {unknown[0]!r}", count=len(unknown))
+    unknown = [reason for reason in lines.get_column("reason") if reason is not None and reason not in REASONS]
+    if unknown:
+        yield Finding(code="reason_unknown", text=f"{where}: reason {unknown[0]!r}", count=len(unknown))
+    refusals = plan.refusals(part) if part < plan.parts() else {}
+    other = [
+        key
+        for key, _, outcome, reason in lines.iter_rows()
+        if key in refusals and refusals[key] != (outcome, reason)
+    ]
+    if other:
+        yield Finding(
+            code="refusal_differs",
+            text=f"{where}: rows of chunks that the plan refuses say something else, the first is {other[0]}",
+            count=len(other),
+        )
+
+
+def _check_keys(where: Path, keys: list[str], planned: list[str]) -> Iterator[Finding]:
+    missing = set(planned).difference(keys)
+    foreign = set(keys).difference(planned)
+    doubled = len(keys) - len(set(keys))
+    cases: tuple[tuple[Code, int, str, Iterable[str]], ...] = (
+        ("row_missing", len(missing), "planned chunks have no row", missing),
+        ("row_not_in_plan", len(foreign), "rows are not in the plan's part", foreign),
+        ("row_doubled", doubled, "rows are there more than once", {key for key in keys if keys.count(key) > 1})
+        if doubled
+        else ("row_doubled", 0, "", ()),
+    )
+    for code, count, text, which in cases:
+        if count:
+            yield Finding(code=code, text=f"{where}: {count} {text}, the first is {min(which)}", count=count)
+
+
+def _check_journals(store: ResultsStore, finished: set[int]) -> Iterator[Finding]:
+    for part in sorted(store.begun()):
+        for path in part_journals(store.layout, part):
+            if part in finished:
+                yield Finding(
+                    code="journal_left", text=f"{path}: its part is finished; the next run removes it, nothing is lost"
+                )
+                continue
+            damaged = read_journal(path).damaged
+            if damaged:
+                yield Finding(
+                    code="journal_damaged",
+                    text=f"{path}: {damaged} bytes are damaged; their chunks are asked again by the next run",
+                    count=damaged,
+                )
+
+
+def _check_account(account: Account) -> Iterator[Finding]:
+    for tally in account.tallies:
+        if tally.missing:
+            yield Finding(
+                code="samples_missing",
+                text=f"{tally.source or 'data without a source'}: {tally.missing} of {tally.archive} {tally.unit} "
+                "are selected but in no planned chunk",
+                count=tally.missing,
+            )
+        elif not tally.balanced:
+            yield Finding(
+                code="account_unbalanced",
+                text=f"{tally.source or 'data without a source'}: the parts do not add up to {tally.archive} {tally.unit}",
+            )
+
+
+def _check_merged(plan: PlanStore, store: ResultsStore) -> Iterator[Finding]:
+    if not store.layout.merged.is_dir():
+        return
+    for path in sorted(store.layout.merged.glob("*.parquet")):
+        try:
+            table = read_table(path)
+        except ResultsError as error:
+            yield Finding(code="file_damaged", text=str(error))
+            continue
+        if "source_chunk_keys" not in table.column_names:
+            yield Finding(code="schema_differs", text=f"{path}: there is no column source_chunk_keys")
+            continue
+        keys = pl.DataFrame(table.select(["source_chunk_keys"])).lazy().explode("source_chunk_keys").drop_nulls()
+        unknown = (
+            keys.unique()
+            .join(plan.scan().select("chunk_key"), left_on="source_chunk_keys", right_on="chunk_key", how="anti")
+            .collect()
+        )
+        if len(unknown):
+            yield Finding(
+                code="merged_unknown_chunk",
+                text=f"{path}: {len(unknown)} chunk keys are not in the plan; run `s1batch merge` again",
+                count=len(unknown),
+            )
+
+
+def _check_sources(plan: PlanStore, sources: SourceCheck) -> Iterator[Finding]:
+    files = plan.inventory().unique(["root", "path"], keep="first", maintain_order=True).collect()
+    for plain in files.iter_rows(named=True):
+        problem = sources(InventoryItem(**plain))
+        if problem is not None:
+            yield Finding(code="source_changed", text=f"{plain['path']}: {problem}")
