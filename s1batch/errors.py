@@ -77,6 +77,9 @@ class SourceError(S1BatchError):
         self.reason = reason
         self.detail = detail
 
+    def __reduce__(self) -> tuple[type, tuple[Reason, str]]:
+        return type(self), (self.reason, self.detail)
+
 
 class EngineError(S1BatchError):
     """An engine did not answer one request.
@@ -90,6 +93,9 @@ class EngineError(S1BatchError):
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+
+    def __reduce__(self) -> tuple[type, tuple[Reason, str]]:
+        return type(self), (self.reason, self.detail)
 
 
 class EngineUnavailable(EngineError):
