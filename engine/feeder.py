@@ -8,8 +8,8 @@ is asked once however often it is put, and that everybody gets an outcome when t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from types import TracebackType
 
@@ -69,6 +69,12 @@ class FeederStats:
     output_tokens: int = 0
     busy_seconds: float = 0.0
     slot_seconds: float = 0.0
+
+    @classmethod
+    def total(cls, stats: Iterable[FeederStats]) -> FeederStats:
+        """Add up the counters of several feeders."""
+        snapshots = list(stats)
+        return cls(**{field.name: sum(getattr(item, field.name) for item in snapshots) for field in fields(cls)})
 
 
 class _Call:

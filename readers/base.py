@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from s1batch.columns import Column
@@ -30,18 +31,8 @@ class Reader(Protocol):
     def files(self) -> Iterator[str]:
         """Yield the encoded relative paths of all files, without opening them."""
 
-    def check_source(self, path: str, size: int, mtime_ns: int, sha256: str) -> str | None:
-        """Look at a file again.
-
-        Args:
-            path: The encoded relative path.
-            size: Its size in bytes when it was planned.
-            mtime_ns: Its modification time when it was planned.
-            sha256: Its content hash when it was planned; empty when none was taken.
-
-        Returns:
-            What differs from the plan, in words; None when nothing does.
-        """
+    def locate(self, path: str) -> Path:
+        """Return where the file of an encoded relative path is now, absolute."""
 
     def read(self, chunks: Sequence[Chunk]) -> Iterator[Record]:
         """Yield one record for each chunk, in the order given, opening each file once per call where that pays.

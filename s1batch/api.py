@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from s1batch.accounting import Account
-from s1batch.assembly import engine_facts, make_job, make_reader
+from s1batch.accounting import Account, take_account
+from s1batch.assembly import EngineFacts, engine_facts, make_job, make_reader
+from s1batch.engine.rules import RULES
+from s1batch.errors import ResultsError
 from s1batch.jobfile import JobLike, LoadedJob, load_job
 from s1batch.plan_store import PlanStore
 from s1batch.planner import PlanTotals
@@ -20,6 +22,7 @@ from s1batch.results.store import ResultsStore
 from s1batch.results.verify import Verdict, verify
 from s1batch.run import RunOptions, RunSummary, execute
 from s1batch.runspec import RunSpec, read_run_spec
+from s1batch.source_check import check_item
 
 if TYPE_CHECKING:
     import polars as pl
@@ -73,14 +76,14 @@ class Plan:
         loaded: The job.
         totals: What the plan adds up to.
         account: Where every sample of the archive goes.
-        told: What was found out about the engine.
+        facts: What is known of the engine.
         folder: Where plan.parquet and inventory.parquet were written; None when they were not kept.
     """
 
     loaded: LoadedJob
     totals: PlanTotals
     account: Account
-    told: str = ""
+    facts: EngineFacts
     folder: Path | None = None
 
 
@@ -107,8 +110,8 @@ def plan(
         where = Path(folder) if folder is not None else Path(scratch)
         where.mkdir(parents=True, exist_ok=True)
         totals = write_plan(loaded, facts, task, reader, where)
-        account = Account.of(PlanStore(where))
-    return Plan(loaded, totals, account, facts.told, Path(folder) if folder is not None else None)
+        account = take_account(PlanStore(where))
+    return Plan(loaded, totals, account, facts, Path(folder) if folder is not None else None)
 
 
 def open_results(path: str | Path) -> Results:
@@ -137,7 +140,7 @@ class Results:
         """The job as written and as resolved, versions, model and prompt hash."""
         from s1batch.results.layout import Layout
 
-        return read_run_spec(Layout(self.path).run_json)
+        return read_run_spec(Layout(self.path).run)
 
     @cached_property
     def loaded(self) -> LoadedJob:
@@ -148,19 +151,24 @@ class Results:
     @cached_property
     def schema(self) -> RowSchema:
         """The columns."""
-        facts = engine_facts(self.loaded, offline=True)
-        return RowSchema(make_reader(self.loaded, facts.rules).lineage, make_job(self.loaded).columns)
+        with ResultsStore(self.path, None) as store:
+            return store.schema
 
     def scan(self, *, unfinished: bool = False) -> pl.LazyFrame:
         """Return the rows; those of unfinished parts too, when asked."""
-        store = ResultsStore(self.path, self.schema)
-        return store.scan_all() if unfinished else store.scan()
+        with ResultsStore(self.path, None) as store:
+            return store.scan_all() if unfinished else store.scan()
 
     def merged(self) -> pl.LazyFrame:
         """Return the answers merged over overlapping chunks (picks, for `seismic-pick`)."""
-        from s1batch.results.merged import scan_merged
+        import polars as pl
 
-        return scan_merged(self.path)
+        from s1batch.results.layout import Layout
+
+        files = sorted(Layout(self.path).merged.glob("*.parquet"))
+        if not files:
+            raise ResultsError(f"{self.path}: no merged answers; `s1batch merge` makes them where a job has some")
+        return pl.scan_parquet(files, glob=False)
 
     def status(self) -> Status:
         """Return how far the run is."""
@@ -168,7 +176,7 @@ class Results:
 
     def account(self) -> Account:
         """Return where every sample of the archive went."""
-        return Account.of(PlanStore(self.path))
+        return take_account(PlanStore(self.path), self.scan(unfinished=True))
 
     def verify(self, *, sources: bool = False) -> Verdict:
         """Prove that plan, rows and archive agree.
@@ -176,11 +184,9 @@ class Results:
         Args:
             sources: Look at the input files again too: size, time, and content where a hash was recorded.
         """
-        check: Any = None
-        if sources:
-            facts = engine_facts(self.loaded, offline=True)
-            check = make_reader(self.loaded, facts.rules).check_source
-        return verify(self.path, check)
+        if not sources:
+            return verify(self.path)
+        return verify(self.path, partial(check_item, make_reader(self.loaded, RULES["replay"])))
 
     def merge(self) -> int | None:
         """Write merged/ again from the rows; return its number of rows, None when the job has nothing to merge."""

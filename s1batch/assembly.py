@@ -19,9 +19,9 @@ from s1batch.errors import ConflictError, UsageError
 from s1batch.jobfile import LoadedJob
 from s1batch.jobs.base import Job, Settings
 from s1batch.readers.base import Reader
+from s1batch.readers.seismic.spec import SeismicSource
 from s1batch.records import ModelIdentity, Sampling
 from s1batch.windows import ExtentValue, WindowSpec
-
 
 REPLAY_IN_FLIGHT = 256
 """Requests that a replay engine gets at once."""
@@ -47,7 +47,7 @@ class EngineFacts:
 def make_reader(loaded: LoadedJob, rules: Rules) -> Reader:
     """Build the reader of a job, its windows fitted to what the engine takes."""
     spec = loaded.spec
-    if spec.source.kind == "seismic":
+    if isinstance(spec.source, SeismicSource):
         from s1batch.readers.seismic.reader import SeismicReader
 
         return SeismicReader(spec.source, fit_window(spec.windows, spec.long_series, rules), loaded.base_dir)

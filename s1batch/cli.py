@@ -160,12 +160,13 @@ def run(
 def status(results: Path, as_json: bool) -> None:
     """Show how far a run is."""
     from s1batch.results.status import status as read_status
+    from s1batch.results_report import status_dict, status_lines
 
     state = read_status(results)
     if as_json:
-        _print_json(state.to_dict())
+        _print_json(status_dict(state))
     else:
-        click.echo(state.render())
+        click.echo("\n".join(status_lines(state)))
 
 
 @main.command()
@@ -175,12 +176,13 @@ def status(results: Path, as_json: bool) -> None:
 def verify(results: Path, sources: bool, as_json: bool) -> None:
     """Prove that every planned chunk has exactly one row and every sample is accounted for."""
     import s1batch
+    from s1batch.results_report import verdict_dict, verdict_lines
 
     verdict = s1batch.open_results(results).verify(sources=sources)
     if as_json:
-        _print_json(verdict.to_dict())
+        _print_json(verdict_dict(verdict))
     else:
-        click.echo(verdict.render())
+        click.echo("\n".join(verdict_lines(verdict)))
     sys.exit(0 if verdict.ok else 1)
 
 

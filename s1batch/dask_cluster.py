@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,7 @@ CONNECT_TIMEOUT_S = 30
 STATS_EVERY_S = 2.0
 
 
-class SessionPlugin(WorkerPlugin):  # type: ignore[misc]
+class SessionPlugin(WorkerPlugin):
     """A worker's session: opened at its first part, closed with the worker."""
 
     name = PLUGIN
@@ -126,10 +126,8 @@ def _submit_all(client: Client, tasks: Sequence[PartTask], width: int, watch: Wa
             running.add(client.submit(_run_one, task, key=f"s1batch-part-{task.part}", pure=False))
         if not running:
             break
-        try:
+        with suppress(TimeoutError):
             wait(running, timeout=POLL_S, return_when="FIRST_COMPLETED")
-        except TimeoutError:
-            pass
         if time.monotonic() >= next_stats:
             watch.tick(_sum(client.run(_worker_stats, on_error="ignore").values()))
             next_stats = time.monotonic() + STATS_EVERY_S

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from s1batch.api import Results
 from s1batch.errors import UsageError
 
-_BY_SUFFIX = {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+Kind = Literal["csv", "parquet", "jsonl", "quakeflow"]
+
+_BY_SUFFIX: dict[str, Kind] = {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
-def export_results(results: Results, output: Path, kind: str | None = None, *, merged: bool = False) -> int:
+def export_results(results: Results, output: Path, kind: Kind | None = None, *, merged: bool = False) -> int:
     """Write the rows, or the merged answers, to one file.
 
     Args:
@@ -25,7 +28,7 @@ def export_results(results: Results, output: Path, kind: str | None = None, *, m
     Raises:
         UsageError: The format is not known, or does not go with the job.
     """
-    from s1batch.results.export import write_frame
+    from s1batch.results.export import export_rows
 
     kind = kind or _BY_SUFFIX.get(output.suffix.lower())
     if kind is None:
@@ -33,9 +36,6 @@ def export_results(results: Results, output: Path, kind: str | None = None, *, m
     if kind == "quakeflow":
         if results.loaded.spec.job.kind != "seismic-pick":
             raise UsageError("--format quakeflow needs the results of a seismic-pick job")
-        frame = results.picks()
-        kind = "csv"
-    else:
-        frame = (results.merged() if merged else results.scan()).collect()
-    write_frame(frame, output, kind)
-    return frame.height
+        return export_rows(results.picks().lazy(), output, "csv")
+    rows = results.merged() if merged else results.scan()
+    return export_rows(rows, output, kind)

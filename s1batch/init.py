@@ -59,7 +59,7 @@ def write_job_file(folder: Path, output: Path) -> str:
             tables.append(path)
             continue
         try:
-            formats[detect_format(path)] += 1
+            formats[detect_format(str(path))] += 1
         except SourceError:
             continue
     where = os.path.relpath(folder, output.resolve().parent)
@@ -100,5 +100,11 @@ def _is_sds(folder: Path) -> bool:
 def _first_column(path: Path) -> str:
     import polars as pl
 
-    scan = {".parquet": pl.scan_parquet, ".csv": pl.scan_csv, ".jsonl": pl.scan_ndjson}[path.suffix.lower()]
-    return scan(path).collect_schema().names()[0]
+    match path.suffix.lower():
+        case ".parquet":
+            frame = pl.scan_parquet(path)
+        case ".csv":
+            frame = pl.scan_csv(path)
+        case _:
+            frame = pl.scan_ndjson(path)
+    return frame.collect_schema().names()[0]

@@ -19,7 +19,7 @@ from s1batch.engine.replay import ReplayEngineSpec
 from s1batch.errors import JobFileError, UsageError
 from s1batch.jobs.spec import AskSpec, SeismicPickSpec
 from s1batch.readers.seismic.spec import SeismicSource
-from s1batch.readers.table_spec import TableSource
+from s1batch.readers.tables.spec import TableSource
 from s1batch.records import Outcome
 from s1batch.windows import WindowSpec
 
@@ -189,7 +189,7 @@ def _line(item: ErrorDetails) -> str:
         return f"{field}: missing"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         got = f"{context['tag']!r} is not valid" if "tag" in context else "missing"
-        return f"{field}.kind: {got} (valid: {str(context.get('expected_tags', _TAGS.get(field, '')))})"
+        return f"{field}.kind: {got} (valid: {context.get('expected_tags', _TAGS.get(field, ''))!s})"
     value = _short(item["input"])
     if kind == "literal_error":
         return f"{field}: {value} is not valid (valid: {context['expected']})"

@@ -15,7 +15,7 @@ from s1batch.errors import EngineError, Interrupted, S1BatchError, SourceError
 from s1batch.jobs.base import Job, Settings
 from s1batch.readers.base import Reader
 from s1batch.records import Answer, PlanEntry, Record, Refusal, Request, Response, Row
-from s1batch.results.store import PartWriter
+from s1batch.results.part_writer import PartWriter
 from s1batch.rows import answered_row, refused_row, request_facts
 from s1batch.source_check import SourceFacts
 

@@ -39,15 +39,15 @@ def write_plan(loaded: LoadedJob, facts: EngineFacts, job: Job, reader: Reader, 
     return planner.totals
 
 
-def extend_plan(loaded: LoadedJob, facts: EngineFacts, job: Job, reader: Reader, plan: PlanStore, path: Path) -> int:
+def extend_plan(loaded: LoadedJob, facts: EngineFacts, job: Job, reader: Reader, plan: PlanStore) -> int:
     """Append the chunks that the archive has and the plan has not, as new parts; take the new inventory.
 
     Returns:
         How many chunks were added.
     """
-    known = plan.all_keys()
+    known = frozenset(plan.scan().select("chunk_key").collect()["chunk_key"])
     planner = make_planner(loaded, facts, job, first_part=plan.parts())
-    with PlanWriter(path, extend=True) as writer:
+    with plan.extend() as writer:
         for item in planner.complete(_new(reader.plan(), known)):
             writer.add(item)
     return planner.totals.chunks

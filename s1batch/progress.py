@@ -15,7 +15,7 @@ from s1batch.part_runner import PartSummary
 from s1batch.session import SessionStats
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 LOG_EVERY_S = 10.0
 SAMPLE_EVERY_S = 5.0
@@ -41,7 +41,7 @@ class ProgressWatch:
         self._tokens = 0
         self._start = self._last_line = self._last_sample = time.monotonic()
         self._bar = _bar() if terminal else None
-        self._task = None
+        self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
         if self._bar is not None:

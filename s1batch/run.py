@@ -179,17 +179,17 @@ def _open_plan(
     layout = Layout(path)
     spec = make_run_spec(loaded, model=facts.model, engine=facts.name, prompt_hash=job.prompt_hash)
     with _planning(store):
-        if layout.run_json.exists():
-            check_same(read_run_spec(layout.run_json), spec, path)
+        if layout.run.exists():
+            check_same(read_run_spec(layout.run), spec, path)
         else:
-            write_run_spec(spec, layout.run_json)
+            write_run_spec(spec, layout.run)
         plan = PlanStore(path)
-        if not layout.plan.exists():
+        if not layout.plan().exists():
             totals = write_plan(loaded, facts, job, reader, path)
             say(f"planned {totals.chunks:,} chunks in {totals.parts:,} parts, {totals.asked:,} of them to be asked")
             return PlanStore(path)
         if options.extend:
-            added = extend_plan(loaded, facts, job, reader, plan, path)
+            added = extend_plan(loaded, facts, job, reader, plan)
             say(f"{added:,} chunks were added to the plan" if added else "no chunk is missing from the plan")
             return PlanStore(path)
         new = unplanned_files(reader, plan)
@@ -204,14 +204,13 @@ def _planning(store: ResultsStore) -> Iterator[Lease]:
     give_up = time.monotonic() + PLAN_PATIENCE_S
     while True:
         try:
-            lease = store.lease("plan")
-            break
+            with store.lease("plan") as lease:
+                yield lease
+            return
         except LockedError:
             if time.monotonic() > give_up:
                 raise
             time.sleep(0.5)
-    with lease:
-        yield lease
 
 
 def _carry_out(

@@ -7,11 +7,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from s1batch.assembly import EngineFacts, make_job, make_reader, make_settings, open_engine, requests_in_flight
 from s1batch.engine.feeder import Feeder, FeederStats
@@ -19,6 +19,7 @@ from s1batch.errors import Interrupted, LockedError
 from s1batch.jobfile import LoadedJob
 from s1batch.part_runner import Crew, PartSummary, run_part
 from s1batch.plan_store import PlanStore
+from s1batch.results.part_writer import PartWriter
 from s1batch.results.schema import RowSchema
 from s1batch.results.store import ResultsStore
 from s1batch.source_check import SourceFacts
@@ -91,7 +92,7 @@ class Session:
     def __enter__(self) -> Self:
         self._thread.start()
         try:
-            self._crew = self._wait(asyncio.run_coroutine_threadsafe(self._open(), self._loop))
+            self._crew = asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
         except BaseException:
             self._end_loop()
             raise
@@ -101,7 +102,8 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._crew is not None:
-            self._wait(asyncio.run_coroutine_threadsafe(self._crew.engine.aclose(), self._loop))
+            asyncio.run_coroutine_threadsafe(self._crew.engine.aclose(), self._loop).result()
+        self._store.close()
         self._end_loop()
 
     async def _open(self) -> Crew:
@@ -141,12 +143,12 @@ class Session:
             raise Interrupted("the run is being stopped")
         entries = self._plan.entries(part)
         paths = {address.path for entry in entries for address in entry.chunk.inputs}
-        facts = SourceFacts(self._plan.source_facts(paths))
+        facts = SourceFacts.of(self._plan, paths)
         with self._open_part(part) as writer:
             running = run_part(self._crew, writer, entries, facts, only)
-            return self._wait(asyncio.run_coroutine_threadsafe(running, self._loop))
+            return asyncio.run_coroutine_threadsafe(running, self._loop).result()
 
-    def _open_part(self, part: int) -> Any:
+    def _open_part(self, part: int) -> PartWriter:
         give_up = time.monotonic() + self._setup.lease_patience_s
         while True:
             try:
@@ -171,10 +173,7 @@ class Session:
         """Return the counters; None before the engine is open."""
         if self._crew is None:
             return None
-        return SessionStats(rows=Counter(self._crew.tally), feeder=self._crew.feeder.stats())
-
-    def _wait(self, future: Future[Any]) -> Any:
-        return future.result()
+        return SessionStats(rows=Counter(self._crew.tally), feeder=self._crew.feeder.stats)
 
     def _end_loop(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)

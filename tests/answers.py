@@ -20,10 +20,15 @@ def loudest(request: Request) -> str:
     return json.dumps({"contain": True, "p_index": min(p, s), "s_index": max(p, s)})
 
 
+def note(fingerprint: str) -> None:
+    """Append a line to the file that ASKED names."""
+    with Path(os.environ["ASKED"]).open("a") as file:
+        file.write(fingerprint + "\n")
+
+
 async def slowly(request: Request) -> str:
     """The same, after 20 ms; every question is noted in the file that ASKED names."""
-    with Path(os.environ["ASKED"]).open("a") as file:
-        file.write(request.fingerprint + "\n")
+    note(request.fingerprint)
     await asyncio.sleep(0.02)
     return loudest(request)
 

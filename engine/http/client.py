@@ -66,7 +66,7 @@ class HttpEngine:
         if spec.dialect == "auto" or spec.model == "auto":
             raise ValueError("open_http resolves model and dialect")
         self.resolved = spec
-        self.rules = _rules(spec, spec.dialect)
+        self.rules = rules_of(spec, spec.dialect)
         self._dialect: Dialect = spec.dialect
         self._session = session
         self._headers = headers
@@ -324,7 +324,8 @@ async def open_http(
     return engine
 
 
-def _rules(spec: HttpEngineSpec, dialect: Dialect) -> Rules:
+def rules_of(spec: HttpEngineSpec, dialect: Dialect) -> Rules:
+    """Return the rules of a dialect, with what the job file says of the server."""
     name = "lmdeploy_single_prefill" if dialect == "lmdeploy" and spec.single_prefill else dialect
     return replace(RULES[name], context_tokens=spec.context_tokens)
 

@@ -71,7 +71,9 @@ def main() -> None:
     show("show", results)
     show("export", results, str(folder / "picks.csv"), "--format", "quakeflow")
     show("verify", results)
-    print(f"\nThe table is in {results}/rows/*.parquet, for polars, pyarrow or DuckDB. Run `make demo` again: it resumes.")
+    print(
+        f"\nThe table is in {results}/rows/*.parquet, for polars, pyarrow or DuckDB. Run `make demo` again: it resumes."
+    )
 
 
 if __name__ == "__main__":

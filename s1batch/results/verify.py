@@ -194,9 +194,7 @@ def _check_part(plan: PlanStore, store: ResultsStore, part: int, table: pa.Table
         yield Finding(code="reason_unknown", text=f"{where}: reason {unknown[0]!r}", count=len(unknown))
     refusals = plan.refusals(part) if part < plan.parts() else {}
     other = [
-        key
-        for key, _, outcome, reason in lines.iter_rows()
-        if key in refusals and refusals[key] != (outcome, reason)
+        key for key, _, outcome, reason in lines.iter_rows() if key in refusals and refusals[key] != (outcome, reason)
     ]
     if other:
         yield Finding(

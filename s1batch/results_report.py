@@ -1,0 +1,66 @@
+"""Status and verdict as lines for a person, or as mappings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from s1batch.results.status import Status
+from s1batch.results.verify import Verdict
+from s1batch.times import format_ns
+
+
+def status_lines(status: Status) -> list[str]:
+    """Return how far a run is."""
+    share = status.rows / status.chunks if status.chunks else 1.0
+    lines = [
+        f"{status.rows:,} of {status.chunks:,} rows ({share:.1%}); "
+        f"{status.finished:,} of {status.parts:,} parts finished, {status.begun:,} begun"
+    ]
+    for outcome, reason, count in status.outcomes:
+        lines.append(f"  {count:>9,}  {outcome:<10}  {reason}".rstrip())
+    if status.output_tokens or status.prompt_tokens:
+        lines.append(
+            f"tokens: {status.prompt_tokens:,} prompt ({status.cached_tokens:,} cached), {status.output_tokens:,} output"
+        )
+    if status.last_ns is not None:
+        rate = f", {status.rows_per_s:,.1f} rows/s lately" if status.rows_per_s is not None else ""
+        lines.append(f"last row: {format_ns(status.last_ns // 10**9 * 10**9)}{rate}")
+    lines += [f"at work: {holder}" for holder in status.holders]
+    return lines
+
+
+def status_dict(status: Status) -> dict[str, Any]:
+    """Return the same as plain data."""
+    outcomes = [{"outcome": outcome, "reason": reason, "rows": count} for outcome, reason, count in status.outcomes]
+    return {**asdict(status), "outcomes": outcomes, "complete": status.complete}
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """Return what was proved, or what is wrong."""
+    lines = verdict.account.lines() if verdict.account is not None else []
+    lines.append(f"{verdict.rows:,} rows in finished parts for {verdict.chunks:,} planned chunks")
+    if verdict.unfinished:
+        lines.append(f"{verdict.unfinished:,} of {verdict.parts:,} parts are not finished yet; run again to go on")
+    lines += [f"{'WRONG' if finding.is_error else 'note'}: {finding.text}" for finding in verdict.findings]
+    if not verdict.ok:
+        lines.append(f"not clean: {sum(finding.is_error for finding in verdict.findings)} findings")
+    elif verdict.complete:
+        lines.append("clean: every planned chunk has exactly one row, and every sample is accounted for")
+    else:
+        lines.append("clean so far: nothing that is there is wrong, but the run is not finished")
+    return lines
+
+
+def verdict_dict(verdict: Verdict) -> dict[str, Any]:
+    """Return the same as plain data."""
+    return {
+        "ok": verdict.ok,
+        "complete": verdict.complete,
+        "chunks": verdict.chunks,
+        "rows": verdict.rows,
+        "parts": verdict.parts,
+        "unfinished": verdict.unfinished,
+        "findings": [{**asdict(finding), "is_error": finding.is_error} for finding in verdict.findings],
+        "account": verdict.account.plain() if verdict.account is not None else None,
+    }
