@@ -25,11 +25,12 @@ def is_compressed(path: str) -> bool:
 
 
 @contextmanager
-def unpacked(path: str, limit_bytes: int = MAX_UNPACKED_BYTES) -> Iterator[str]:
+def unpacked(path: str, name: str | None = None, limit_bytes: int = MAX_UNPACKED_BYTES) -> Iterator[str]:
     """Yield the name of a file with the plain content: the path itself, or a temporary file that is then removed.
 
     Args:
         path: The file; a name that ends in `.gz` or `.bz2` is unpacked.
+        name: What messages call it.
         limit_bytes: Most bytes that may come out.
 
     Raises:
@@ -43,7 +44,7 @@ def unpacked(path: str, limit_bytes: int = MAX_UNPACKED_BYTES) -> Iterator[str]:
             with _open(path) as packed:
                 _copy(packed, plain, limit_bytes)
         except (OSError, EOFError, zlib.error) as error:
-            raise SourceError("not_readable", f"{encode_path(path)} cannot be unpacked: {error}") from error
+            raise SourceError("not_readable", f"{name or encode_path(path)} cannot be unpacked: {error}") from error
         plain.flush()
         yield plain.name
 

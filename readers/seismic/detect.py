@@ -41,20 +41,19 @@ def detect_format(path: str) -> str:
         SourceError: `empty_file`, `not_readable` or `unknown_format`.
     """
     with unpacked(path) as plain:
-        return detect_plain(plain, path)
+        return detect_plain(plain, encode_path(path))
 
 
-def detect_plain(path: str, name: str | None = None) -> str:
+def detect_plain(path: str, shown: str) -> str:
     """Return the format of a file that is not compressed.
 
     Args:
         path: The file.
-        name: What messages call it.
+        shown: What messages call it.
 
     Raises:
         SourceError: `empty_file`, `not_readable` or `unknown_format`.
     """
-    shown = encode_path(path if name is None else name)
     try:
         size = file_size(path)
         with open(path, "rb") as stream:
@@ -66,8 +65,6 @@ def detect_plain(path: str, name: str | None = None) -> str:
         for format_name, check in _checks():
             if _accepts(check, path):
                 return format_name
-        if find_record(path, 0, min(size, _DAMAGED_START_BYTES)) is not None:
-            return MSEED
     except OSError as error:
         raise SourceError("not_readable", f"{shown} cannot be opened: {error.strerror or error}") from error
     raise SourceError("unknown_format", f"{shown} is in no waveform format that is known; leave it out of the paths")
@@ -78,7 +75,10 @@ def _is_miniseed(path: str, head: bytes, size: int) -> bool:
         return True
     if is_control_header(head):
         return find_record(path, 0, size) is not None
-    return not head.strip(b" \x00") and starts_behind_blanks(path)
+    if not head.strip(b" \x00"):
+        return starts_behind_blanks(path)
+    # The start may be damaged; this comes before ObsPy's checks because some of them take nearly anything.
+    return find_record(path, 0, min(size, _DAMAGED_START_BYTES)) is not None
 
 
 @cache

@@ -37,7 +37,7 @@ def take_file(
     facts = CatalogueFile(name=file.name, size=0, mtime_ns=0, sha256="", bytes_per_sample=0.0)
     try:
         facts = _identify(file, spec.hash)
-        scan = scan_file(file.path)
+        scan = scan_file(file.path, file.name)
     except SourceError as error:
         yield from _unreadable(facts, (0, facts.size), error.reason, error.detail)
         return

@@ -40,6 +40,7 @@ def plan_seismic(spec: SeismicSource, window: WindowSpec, base_dir: Path) -> Ite
     """
     components = requested_components(spec.components)
     time_range = time_range_ns(spec)
+    _check_window(window, spec.rate_hz)
     catalogue = Catalogue()
     for file in locate(spec, base_dir):
         yield from take_file(file, spec, frozenset(components), time_range, catalogue)
@@ -66,6 +67,15 @@ def plan_seismic(spec: SeismicSource, window: WindowSpec, base_dir: Path) -> Ite
                     max_gap_frac=window.max_gap_frac,
                 )
                 yield from instrument.entries(ChunkGrid.from_spec(window, sent_hz), catalogue.files)
+
+
+def _check_window(window: WindowSpec, sent_hz: float | None) -> None:
+    """Raise what is wrong with the window at any rate, before a single file is opened."""
+    units = {window.length.unit}
+    units |= {extent.unit for extent in (window.overlap, window.blinding) if extent.value > 0 and extent.unit != "%"}
+    any_rate_hz = 1e6
+    if sent_hz is not None or len(units) == 1:
+        ChunkGrid.from_spec(window, sent_hz or any_rate_hz)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,24 +57,25 @@ class FileScan:
     metadata_bytes: int = 0
 
 
-def scan_file(path: str) -> FileScan:
+def scan_file(path: str, name: str | None = None) -> FileScan:
     """Read the headers of a waveform file, whatever its format.
 
     Args:
         path: The file; `.gz` and `.bz2` are unpacked.
+        name: What messages call it.
 
     Raises:
         SourceError: `empty_file`, `unknown_format` or `not_readable`: nothing in it can be read.
     """
-    with unpacked(path) as plain:
-        format_name = detect_plain(plain, path)
+    shown = name or encode_path(path)
+    with unpacked(path, shown) as plain:
+        format_name = detect_plain(plain, shown)
         try:
             if format_name == MSEED:
-                return _scan_miniseed(plain, encode_path(path))
-            return FileScan(format=format_name, segments=tuple(_scan_obspy(plain, format_name, encode_path(path))))
+                return _scan_miniseed(plain, shown)
+            return FileScan(format=format_name, segments=tuple(_scan_obspy(plain, format_name, shown)))
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise SourceError("not_readable", f"{encode_path(path)} cannot be read: {reason}") from error
+            raise SourceError("not_readable", f"{shown} cannot be read: {error.strerror or error}") from error
 
 
 def _scan_miniseed(path: str, name: str) -> FileScan:
@@ -217,7 +218,8 @@ def _scan_obspy(path: str, format_name: str, name: str) -> Iterator[HeaderSegmen
             # The name is escaped because ObsPy takes it for a glob.
             stream = obspy.read(glob.escape(path), format=format_name, headonly=True, check_compression=False)
         except Exception as error:
-            raise SourceError("not_readable", f"{name} cannot be read as {format_name}: {error}") from error
+            what = str(error).replace(path, name)
+            raise SourceError("not_readable", f"{name} cannot be read as {format_name}: {what}") from error
     for trace in stream:
         stats = trace.stats
         rate_hz = float(stats.sampling_rate)
