@@ -8,6 +8,7 @@ by ObsPy when it is opened.
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any, Protocol
 
 import numpy as np
@@ -192,7 +193,9 @@ class ObsPyFile:
             raise SourceError("unknown_format", f"{shown}: a pickle is a program, not data; convert it to MiniSEED")
         try:
             # ObsPy takes a name for a pattern; escaped, it can only mean this file.
-            stream = obspy.read(glob.escape(path), format=format, check_compression=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                stream = obspy.read(glob.escape(path), format=format, check_compression=False)
         except OSError as error:
             raise _missing(name, error) from error
         except Exception as error:  # its readers raise whatever their parsers meet

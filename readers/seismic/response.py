@@ -96,7 +96,7 @@ def inverse_kernel(response: Any, spec: ResponseSpec, rate_hz: float) -> NDArray
         spec: Output, passband and water level.
         rate_hz: Sampling rate.
     """
-    from obspy.signal.invsim import cosine_sac_taper, invert_spectrum
+    from obspy.signal.invsim import cosine_sac_taper
     from scipy.fft import irfft, next_fast_len
     from scipy.signal.windows import tukey
 
@@ -104,15 +104,25 @@ def inverse_kernel(response: Any, spec: ResponseSpec, rate_hz: float) -> NDArray
     length = next_fast_len(8 * half, real=True)
     length += length % 2
     spectrum, frequencies = response.get_evalresp_response(1 / rate_hz, length, output=spec.output)
-    spectrum = np.array(spectrum, np.complex128)
-    if spec.water_level_db is None:
-        spectrum[0] = 0.0
-        spectrum[1:] = 1.0 / spectrum[1:]
-    else:
-        invert_spectrum(spectrum, spec.water_level_db)
-    spectrum *= cosine_sac_taper(frequencies, flimit=response_corners_hz(spec, rate_hz))
-    impulse = irfft(spectrum, length)
+    amplitude = np.abs(spectrum)
+    amplitude[0] = 0.0
+    # ObsPy's water level: smaller amplitudes are raised to it, with their phase kept.
+    raised = amplitude
+    if spec.water_level_db is not None:
+        raised = np.maximum(amplitude, _peak(response, spec, rate_hz) * 10 ** (-spec.water_level_db / 20))
+    inverse = np.zeros(len(amplitude), np.complex128)
+    passes = amplitude > 0
+    inverse[passes] = amplitude[passes] / (np.asarray(spectrum)[passes] * raised[passes])
+    inverse *= cosine_sac_taper(frequencies, flimit=response_corners_hz(spec, rate_hz))
+    impulse = irfft(inverse, length)
     window = tukey(2 * half + 1, 0.5)
     kernel: NDArray[np.float64] = np.concatenate((impulse[-half:], impulse[: half + 1])) * window
     kernel -= window * (kernel.sum() / window.sum())
     return kernel
+
+
+def _peak(response: Any, spec: ResponseSpec, rate_hz: float) -> float:
+    """The response's largest amplitude, which the water level counts from; it may lie far below the passband."""
+    frequencies = np.geomspace(1e-4, rate_hz / 2, 1000)
+    values = response.get_evalresp_response_for_frequencies(frequencies, output=spec.output)
+    return float(np.abs(values).max())

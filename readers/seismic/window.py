@@ -32,6 +32,7 @@ class _Layout:
     addresses: tuple[tuple[Address, ...], ...]
     channels: tuple[str, ...]
     names: tuple[str, ...]
+    foreign: tuple[str, ...]
     lineage: dict[str, Any]
 
 
@@ -44,6 +45,7 @@ class _Rates:
     grid_hz: float
     ratio: Fraction
     margin_ns: int
+    is_processed: bool
 
 
 class WindowReader:
@@ -71,6 +73,10 @@ class WindowReader:
                 `gap_too_large`).
         """
         layout = self._layout(chunk, session)
+        if layout.foreign:
+            raise SourceError(
+                "missing_component", f"{', '.join(layout.foreign)}: no component of {''.join(self._components)}"
+            )
         window = chunk.inputs[0].slices[0]
         rates = self._rates_of(chunk.inputs[0])
         steps = round((window.stop - window.start) * rates.sent_hz / 1e9)
@@ -133,11 +139,11 @@ class WindowReader:
         if chunk.dim != "time_ns":
             paths = list(dict.fromkeys(address.path for address in chunk.inputs))
             return {**empty_lineage(), "source_files": paths}
-        rates = self._rates_of(chunk.inputs[0])
+        rate_hz = chunk.inputs[0].rate_hz
         return {
             **self._layout(chunk, session).lineage,
-            "rate_hz": rates.recorded_hz,
-            "rate_sent_hz": rates.sent_hz,
+            "rate_hz": rate_hz,
+            "rate_sent_hz": self._spec.rate_hz or rate_hz,
         }
 
     def _column(
@@ -160,7 +166,7 @@ class WindowReader:
         if not blocks:
             return None
         first, count = 0, steps
-        if rates.margin_ns:
+        if rates.is_processed:
             first = -math.ceil(rates.margin_ns * rates.grid_hz / 1e9)
             count = math.ceil(steps / rates.ratio) - 2 * first
         placed = place(blocks, start_ns, rates.grid_hz, first, count)
@@ -171,7 +177,7 @@ class WindowReader:
                 raise SourceError("decode_error", complaint)
             if not placed.covered[inside].any():
                 return None
-        if not rates.margin_ns:
+        if not rates.is_processed:
             return bridge(placed)
         return self._processor.apply(
             placed, first=first, steps=steps, channel=channel, rate_hz=rates.grid_hz, start_ns=start_ns
@@ -221,6 +227,7 @@ class WindowReader:
                 grid_hz=sent_hz if ratio == 1 else recorded_hz,
                 ratio=ratio,
                 margin_ns=margin_ns(self._spec, recorded_hz),
+                is_processed=ratio != 1 or self._spec.filter is not None or self._spec.response is not None,
             )
         return self._rates[recorded_hz]
 
@@ -232,15 +239,17 @@ class WindowReader:
         return layout
 
     def _new_layout(self, chunk: Chunk, session: ReadSession) -> _Layout:
+        foreign: list[str] = []
         by_component: dict[str, list[Address]] = {letter: [] for letter in self._components}
         for address in chunk.inputs:
             role = role_of(address.source, self._spec.aliases)
-            if role is None or role.component not in by_component:
-                raise SourceError("missing_component", f"{address.source} is none of {', '.join(self._components)}")
-            by_component[role.component].append(address)
+            if role is not None and role.component in by_component:
+                by_component[role.component].append(address)
+            else:
+                foreign.append(address.source)
         addresses = tuple(tuple(found) for found in by_component.values())
         channels = tuple(found[0].source if found else "" for found in addresses)
-        network, station, location, _ = chunk.inputs[0].source.split(".")
+        network, station, location = (chunk.inputs[0].source + "...").split(".")[:3]
         files: dict[str, Any] = {"sizes": [], "mtimes": [], "hashes": [], "remarks": []}
         paths = {address.path: address for address in chunk.inputs}
         for path, address in paths.items():
@@ -260,6 +269,7 @@ class WindowReader:
         return _Layout(
             addresses=addresses,
             channels=channels,
+            foreign=tuple(foreign),
             names=tuple(channel or letter for channel, letter in zip(channels, self._components, strict=True)),
             lineage={
                 **empty_lineage(),
