@@ -38,6 +38,7 @@ class Reply:
         hang: Never answer.
         drop: Close the connection without a response.
         cut: Announce the whole body, send half of it, and close the connection.
+        raw: Sent instead of an HTTP response; then the connection is closed.
         size_bytes: Send a body of this size, in blocks, without announcing it.
     """
 
@@ -49,6 +50,7 @@ class Reply:
     hang: bool = False
     drop: bool = False
     cut: bool = False
+    raw: bytes = b""
     size_bytes: int = 0
 
 
@@ -161,9 +163,10 @@ class Loopback:
             return web.Response(body=self._completion(body), content_type="application/json")
         await asyncio.sleep(3600 if reply.hang else reply.delay_s)
         content = self._completion(body) if reply.body is None else reply.body
-        if reply.drop or reply.cut:
+        if reply.drop or reply.cut or reply.raw:
             if request.transport is None:
                 raise ConnectionResetError
+            request.transport.write(reply.raw)
             if reply.cut:
                 head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
                 request.transport.write(head.encode() + content[: len(content) // 2])

@@ -37,9 +37,8 @@ PROBE_TIMEOUT_S = 10.0
 STREAK_LIMIT = 20
 """Requests that fail in a row, none answered in between, after which the engine counts as gone."""
 
-_SAYS_NOTHING_OF_THE_ENGINE: frozenset[Reason] = frozenset(
-    {"bad_request", "invalid_request", "preprocess_failed", "context_length_exceeded"}
-)
+_DOOR_IS_SHUT: frozenset[Reason] = frozenset({"unauthorized", "not_found"})
+"""Refusals that are asked once only, but that say something about the endpoint rather than about the request."""
 
 
 class HttpEngine:
@@ -129,7 +128,7 @@ class HttpEngine:
                     body = encode_request(request, model=self.resolved.model, dialect=self._dialect, rules=self.rules)
                 attempts += 1
                 sent = time.monotonic()
-                result = await self._attempt(endpoint, body, request.sampling.thinking, deadline)
+                result = self._clean(await self._attempt(endpoint, body, request.sampling.thinking, deadline))
                 seconds = time.monotonic() - sent
             self._report(endpoint, result)
             if isinstance(result, Answered):
@@ -186,15 +185,24 @@ class HttpEngine:
         except TimeoutError:
             return _broken("deadline", f"no answer within {timeout_s:g} s")
         except aiohttp.ClientResponseError as error:
-            return _broken("bad_response", f"no valid HTTP: {error.message}")
+            # Its message repeats what was received, cut anywhere: it could hold half a key.
+            return _broken("bad_response", f"the response is no valid HTTP ({type(error).__name__})")
         except (aiohttp.ClientError, OSError) as error:
             return _broken("connection", f"{type(error).__name__}: {error}")
         if received is None:
             return too_large()
-        result = parse_response(response.status, response.headers, received, thinking=thinking)
-        if isinstance(result, Failure) and self._secret:
-            return replace(result, detail=result.detail.replace(self._secret, "***"))
-        return result
+        if self._secret:
+            received = received.replace(self._secret.encode(), b"***")
+        return parse_response(response.status, response.headers, received, thinking=thinking)
+
+    def _clean(self, result: Answered | Failure) -> Answered | Failure:
+        """Return a failure's detail as one line without the key."""
+        if isinstance(result, Answered):
+            return result
+        return replace(result, detail=" ".join(self._without_key(result.detail).split())[:500])
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._secret, "***") if self._secret else text
 
     def _report(self, endpoint: Endpoint, result: Answered | Failure) -> None:
         now = time.monotonic()
@@ -224,7 +232,7 @@ class HttpEngine:
 
     def _count(self, failure: Failure) -> None:
         """Raise when so many requests have failed in a row that it is the engine, and not they."""
-        if failure.reason in _SAYS_NOTHING_OF_THE_ENGINE:
+        if not (failure.retry or failure.blames_endpoint or failure.reason in _DOOR_IS_SHUT):
             self._streak = 0
             return
         self._streak += 1
@@ -272,7 +280,7 @@ class HttpEngine:
             error = found.error or model_error(found, self.resolved.model, self._dialect)
             if not error:
                 break
-            self._router.probe_failed(endpoint, error)
+            self._router.probe_failed(endpoint, self._without_key(error))
         _log.warning("%s is used again", endpoint.url)
         self._router.readmit(endpoint)
         self._readmitted.set()
@@ -331,7 +339,7 @@ def rules_of(spec: HttpEngineSpec, dialect: Dialect) -> Rules:
 
 
 def _broken(reason: Reason, detail: str) -> Failure:
-    return Failure(reason=reason, detail=detail[:500], retry=True, blames_endpoint=True)
+    return Failure(reason=reason, detail=detail, retry=True, blames_endpoint=True)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes | None:
