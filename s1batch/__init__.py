@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from s1batch.api import Plan, Results, open_results, plan, run
     from s1batch.errors import S1BatchError
     from s1batch.jobfile import JobFile, load_job
-    from s1batch.run import RunOptions
+    from s1batch.execution import RunOptions
 
 _HOME = {
     "run": "s1batch.api",
@@ -31,7 +31,7 @@ _HOME = {
     "Plan": "s1batch.api",
     "load_job": "s1batch.jobfile",
     "JobFile": "s1batch.jobfile",
-    "RunOptions": "s1batch.run",
+    "RunOptions": "s1batch.execution",
     "S1BatchError": "s1batch.errors",
 }
 

@@ -20,7 +20,7 @@ from s1batch.results.schema import RowSchema
 from s1batch.results.status import Status, status
 from s1batch.results.store import ResultsStore
 from s1batch.results.verify import Verdict, verify
-from s1batch.run import RunOptions, RunSummary, execute
+from s1batch.execution import RunOptions, RunSummary, execute
 from s1batch.runspec import RunSpec, read_run_spec
 from s1batch.source_check import check_item
 
@@ -130,7 +130,18 @@ class Results:
 
     def __init__(self, path: Path, summary: RunSummary | None = None) -> None:
         self.path = path
-        self.summary = summary
+        self._summary = summary
+
+    @property
+    def summary(self) -> RunSummary:
+        """How the run ended that returned these results.
+
+        Raises:
+            ResultsError: They were opened, not run.
+        """
+        if self._summary is None:
+            raise ResultsError(f"{self.path} was opened, not run; `status()` counts its rows")
+        return self._summary
 
     def __repr__(self) -> str:
         return f"Results({str(self.path)!r})"

@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from s1batch import __version__
 from s1batch.errors import Interrupted, S1BatchError, UsageError
+
+if TYPE_CHECKING:
+    from s1batch.export import Kind
 
 JOB = click.argument("job", type=click.Path(dir_okay=False))
 RESULTS = click.argument("results", type=click.Path(file_okay=False, exists=True, path_type=Path))
@@ -128,7 +131,7 @@ def run(
 ) -> None:
     """Run a job, or go on with it."""
     from s1batch.jobfile import load_job
-    from s1batch.run import RunOptions, execute
+    from s1batch.execution import RunOptions, execute
     from s1batch.run_report import summary_lines
     from s1batch.subset import Shard
 
@@ -216,7 +219,7 @@ def export(results: Path, output: Path, kind: str | None, merged: bool) -> None:
     import s1batch
     from s1batch.export import export_results
 
-    count = export_results(s1batch.open_results(results), output, kind, merged=merged)
+    count = export_results(s1batch.open_results(results), output, cast("Kind | None", kind), merged=merged)
     click.echo(f"{output}: {count:,} rows")
 
 

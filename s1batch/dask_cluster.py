@@ -153,8 +153,10 @@ def _take(future: Any, watch: Watch, error: S1BatchError | None) -> S1BatchError
 
 
 def _run_one(task: PartTask) -> PartSummary:
-    summary: PartSummary = get_worker().plugins[PLUGIN].session().run_part(task.part, task.only)
-    return summary
+    plugin = get_worker().plugins[PLUGIN]
+    if not isinstance(plugin, SessionPlugin):
+        raise TypeError(f"the worker's plugin {PLUGIN} is a {type(plugin).__name__}")
+    return plugin.session().run_part(task.part, task.only)
 
 
 def _stop_worker(dask_worker: Any) -> None:

@@ -10,6 +10,7 @@ Pure: no data are touched, and the work does not depend on how long a gap is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -88,8 +89,9 @@ class ChunkGrid:
         """
         if window.length.unit == "max":
             raise UsageError("window.length: max stands for the engine's longest series; give a length without engine")
-        length = max(1, window.length.samples(rate_hz))
-        exact_length = _exact_samples(window.length, rate_hz, 0.0)
+        longest = window.longest_samples or math.inf
+        length = int(min(max(1, window.length.samples(rate_hz)), longest))
+        exact_length = min(_exact_samples(window.length, rate_hz, 0.0), longest)
         exact_overlap = _exact_samples(window.overlap, rate_hz, exact_length)
         exact_blinding = _exact_samples(window.blinding, rate_hz, exact_length)
         if exact_overlap >= exact_length:

@@ -10,8 +10,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from s1batch.engine.base import Engine
-from s1batch.engine.feeder import Feeder
-from s1batch.errors import EngineError, Interrupted, S1BatchError, SourceError
+from s1batch.engine.feeder import Fed, Feeder
+from s1batch.errors import EngineError, EngineUnavailable, Interrupted, S1BatchError, SourceError
 from s1batch.jobs.base import Job, Settings
 from s1batch.readers.base import Reader
 from s1batch.records import Answer, PlanEntry, Record, Refusal, Request, Response, Row
@@ -115,7 +115,7 @@ async def run_part(
         await _Flow(crew, writer, facts).run(todo)
     order = [entry.chunk.key for entry in entries]
     finished = all(key in writer.rows for key in order)
-    outcomes = Counter(row.outcome for row in writer.rows.values())
+    outcomes: Counter[str] = Counter(row.outcome for row in writer.rows.values())
     asked = len(writer.rows) - before
     if finished:
         await asyncio.get_running_loop().run_in_executor(crew.readers, writer.finish, order)
@@ -210,16 +210,25 @@ class _Flow:
         if ready.refusal is not None or request is None:
             refusal = ready.refusal or Refusal(outcome="refused", reason="prompt_error", detail="no request was made")
             return refused_row(entry, refusal, record.lineage, request)
-        fed = await self._crew.feeder.answer(request)
-        response = fed.response
-        return answered_row(
-            entry,
-            record,
-            response,
-            interpret(self._crew.job, record, response),
-            request_facts(request),
-            shared=fed.shared,
-        )
+        try:
+            fed = await self._crew.feeder.answer(request)
+        except EngineUnavailable:
+            raise
+        except EngineError as error:
+            fed = Fed(response=_failure(request, error, self._crew.engine), shared=False)
+        answer = interpret(self._crew.job, record, fed.response)
+        return answered_row(entry, record, fed.response, answer, request_facts(request), shared=fed.shared)
+
+
+def _failure(request: Request, error: EngineError, engine: Engine) -> Response:
+    return Response(
+        fingerprint=request.fingerprint,
+        finish_reason="error",
+        engine=engine.name,
+        model=engine.model.name,
+        error=error.reason,
+        detail=error.detail,
+    )
 
 
 def interpret(job: Job, record: Record, response: Response) -> Answer:

@@ -12,7 +12,7 @@ from s1batch.jobfile import LoadedJob
 from s1batch.plotting import plot_series, sparkline
 from s1batch.records import ImagePart, PlanEntry, Record, Request, Series, SeriesPart, TextPart
 from s1batch.times import format_ns
-from s1batch.token_map import token_map
+from s1batch.token_map import render, token_map
 
 SPARK_WIDTH = 72
 
@@ -51,7 +51,7 @@ def preview_lines(loaded: LoadedJob, count: int, plots: Path | None, *, offline:
         if refusal is not None:
             yield f"{refusal.outcome}: {refusal.reason}: {refusal.detail}"
         yield from _prompt(told)
-        yield from token_map(told, count_text).render().splitlines()
+        yield from render(token_map(told.messages, count_text, entry.prompt_tokens or None))
         yield from _series(entry, record, plots, shown)
     if shown == 0:
         yield "no chunk of this job can be asked; `s1batch plan` says why"

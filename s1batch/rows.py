@@ -52,7 +52,8 @@ def answered_row(
         engine=response.engine,
         model=response.model,
         fingerprint=response.fingerprint,
-        lineage={**record.lineage, **facts},
+        **facts,
+        lineage=record.lineage,
         answer=answer.fields,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from s1batch.run import RunSummary
+from s1batch.execution import RunSummary
 
 _MEANING = {
     "ok": "answered",

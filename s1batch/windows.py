@@ -96,6 +96,9 @@ class WindowSpec(Config):
         ExtentValue(0.0, "samples"),
         description="margin at inner edges whose answers are left to the neighbouring window",
     )
+    longest_samples: int | None = Field(
+        None, ge=1, description="longer windows are cut shorter to this; `long_series: split` sets the engine's longest"
+    )
     max_gap_frac: float = Field(1.0, ge=0, le=1, description="windows with a larger share filled are refused")
 
     @model_validator(mode="after")

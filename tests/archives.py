@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from obspy import Trace, UTCDateTime
-from obspy.core import Stats
 
 START = UTCDateTime("2020-01-01T00:00:00")
 
@@ -22,9 +22,11 @@ def write_trace(
     rate: float = 100.0,
 ) -> Path:
     """Write one channel as MiniSEED."""
-    header = Stats({"network": "XX", "station": station, "channel": channel, "starttime": start, "sampling_rate": rate})
+    header = {"network": "XX", "station": station, "channel": channel, "starttime": start, "sampling_rate": rate}
     path.parent.mkdir(parents=True, exist_ok=True)
-    Trace(samples.astype(np.int32), header).write(str(path), format="MSEED")
+    content = BytesIO()  # ObsPy leaves a file that it was told to write open
+    Trace(samples.astype(np.int32), header).write(content, format="MSEED")
+    path.write_bytes(content.getvalue())
     return path
 
 
@@ -38,7 +40,7 @@ def write_archive(folder: Path, *, stations: int = 2, seconds: float = 300.0, se
     return folder
 
 
-def pick_job(archive: Path, function: str = "loudest", **changes: Any) -> dict[str, Any]:
+def pick_job(archive: Path | str, function: str = "loudest", **changes: Any) -> dict[str, Any]:
     """Return a seismic-pick job over an archive, answered by a function of `tests.answers`."""
     return {
         "name": "test",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import polars as pl
 import pytest
@@ -84,8 +85,8 @@ class TestOnResults:
     def test_export(self, results, suffix):
         output = results.parent / f"rows.{suffix}"
         assert "10 rows" in call("export", results, output)
-        read = {"csv": pl.read_csv, "parquet": pl.read_parquet, "jsonl": pl.read_ndjson}[suffix]
-        assert read(output).height == 10
+        read: dict[str, Any] = {"csv": pl.read_csv, "parquet": pl.read_parquet, "jsonl": pl.read_ndjson}
+        assert read[suffix](output).height == 10
 
     def test_export_of_picks_for_quakeflow(self, results):
         output = results.parent / "picks.csv"
@@ -97,7 +98,7 @@ class TestOnResults:
 
     def test_a_folder_without_results(self, tmp_path):
         (tmp_path / "empty").mkdir()
-        assert "no results here" in call("status", tmp_path / "empty", code=1)
+        assert "holds no plan; run `s1batch run` first" in call("status", tmp_path / "empty", code=1)
 
 
 class TestWithoutRunning:
@@ -108,7 +109,8 @@ class TestWithoutRunning:
         assert not (job.parent / "out").exists()
         plan = json.loads(call("plan", job, "--json"))
         assert (plan["chunks"], plan["asked"]) == (10, 9)
-        assert plan["account"]["samples"]["planned"] == 30_000
+        planned = {total["unit"]: total["planned"] for total in plan["account"]["totals"]}
+        assert planned == {"bytes": 0, "samples": 30_000}
 
     def test_plan_can_be_kept(self, job):
         call("plan", job, "-o", job.parent / "plan")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -29,7 +30,7 @@ class Echo(BaseModel):
     first: str
 
 
-frame = pl.DataFrame({"name": ["quartz", "oak", "basalt"], "hardness": [7.0, None, 6.0]})
+frame: Any = pl.DataFrame({"name": ["quartz", "oak", "basalt"], "hardness": [7.0, None, 6.0]})
 
 
 @pytest.mark.parametrize("schema", [SCHEMA, Echo, "tests.test_frames:Echo"])

@@ -9,6 +9,7 @@ import yaml
 from s1batch.config import answer_fields
 from s1batch.errors import JobFileError, UsageError
 from s1batch.jobfile import job_schema, load_job
+from s1batch.readers.seismic.spec import SeismicSource
 from tests.archives import pick_job
 
 
@@ -61,6 +62,7 @@ class TestOverrides:
         loaded = load_job(job(), ["window.length=30s", "run.accept=[refused]", "source.rate_hz=50"])
         assert str(loaded.spec.windows.length) == "30s"
         assert loaded.spec.run.accept == ("refused",)
+        assert isinstance(loaded.spec.source, SeismicSource)
         assert loaded.spec.source.rate_hz == 50
 
     def test_do_not_change_the_mapping_that_was_given(self):

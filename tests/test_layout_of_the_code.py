@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("s1batch", "engine", "readers", "jobs")
 
 SHARED = {
+    "__version__",
     "errors",
     "records",
     "canonical",

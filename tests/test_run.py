@@ -11,7 +11,7 @@ import pytest
 
 import s1batch
 from s1batch.errors import ConflictError, Interrupted, LockedError, UsageError
-from s1batch.run import RunOptions
+from s1batch.execution import RunOptions
 from s1batch.subset import Shard
 from tests.archives import START, pick_job, write_archive, write_trace
 
@@ -43,7 +43,7 @@ class TestARun:
 
     def test_again_does_nothing_and_says_so(self, archive, tmp_path):
         s1batch.run(pick_job(archive), tmp_path / "out")
-        said = []
+        said: list[str] = []
         again = s1batch.run(pick_job(archive), tmp_path / "out", say=said.append)
         assert again.summary.added == 0
         assert any("nothing to do" in line for line in said)
@@ -116,7 +116,7 @@ class TestGoingOn:
         job = pick_job(archive)
         before = table(s1batch.run(job, tmp_path / "out"))
         write_trace(archive / "new.mseed", np.arange(6000), station="NEW", start=START + 86_400)
-        said = []
+        said: list[str] = []
         s1batch.run(job, tmp_path / "out", say=said.append)
         assert any("1 new file is not in the plan" in line for line in said)
         extended = s1batch.run(job, tmp_path / "out", options=RunOptions(extend=True))

@@ -10,7 +10,7 @@ from distributed import Client, LocalCluster
 
 import s1batch
 from s1batch.errors import UsageError
-from s1batch.run import RunOptions
+from s1batch.execution import RunOptions
 from s1batch.scheduler import choose
 from tests.archives import pick_job, write_archive
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING
 from s1batch.columns import Column
 from s1batch.errors import SourceError
 from s1batch.readers.seismic.lineage import lineage_columns
-from s1batch.readers.seismic.locate import resolve
+from s1batch.readers.seismic.locate import ROOT_NAME, resolve
 from s1batch.readers.seismic.margin import margin_ns
 from s1batch.readers.seismic.spec import SeismicSource
-from s1batch.records import Chunk, InventoryItem, Outcome, PlanEntry, Reason, Record, Refusal
+from s1batch.records import Address, Chunk, InventoryItem, Outcome, PlanEntry, Reason, Record, Refusal
 from s1batch.windows import WindowSpec
 
 if TYPE_CHECKING:
@@ -74,7 +75,19 @@ class SeismicReader:
             for use, chunk in enumerate(chunks):
                 record = self._record(chunk, windows, session)
                 session.release(use)
-                yield record
+                yield _with_core(record)
+                del record
+
+    def files(self) -> Iterator[str]:
+        """Yield the encoded relative paths of all files, without opening them."""
+        from s1batch.readers.seismic.locate import locate
+
+        for file in locate(self._spec, self._base_dir):
+            yield file.name
+
+    def locate(self, path: str) -> Path:
+        """Return where a file is now, absolute."""
+        return Path(resolve(self._spec, self._base_dir, Address(root=ROOT_NAME, path=path)))
 
     def source_facts(self, chunk: Chunk) -> dict[str, tuple[int, int] | None]:
         """Return size and modification time (ns) of each file of a chunk now, by encoded path; None where it is gone.
@@ -105,3 +118,8 @@ class SeismicReader:
     def _why_not_readable(self, chunk: Chunk) -> str:
         paths = ", ".join(dict.fromkeys(address.path for address in chunk.inputs))
         return f"{paths or 'a chunk without files'}: no waveforms could be found there when the archive was planned"
+
+
+def _with_core(record: Record) -> Record:
+    core_start_ns, core_stop_ns = record.chunk.core or (record.chunk.start, record.chunk.stop)
+    return replace(record, lineage={**record.lineage, "core_start_ns": core_start_ns, "core_stop_ns": core_stop_ns})

@@ -87,6 +87,16 @@ class TableReader:
                 for chunk in run[answered:]:
                     yield _record(chunk, _as_source_error(error))
 
+    def files(self) -> Iterator[str]:
+        """Yield the encoded relative paths of all files, without opening them."""
+        root = self.root
+        for path in self._files():
+            yield encode_path(path.relative_to(root))
+
+    def locate(self, path: str) -> Path:
+        """Return where a file is now, absolute."""
+        return self.root / decode_path(path)
+
     def _plan_file(self, path: Path, name: str) -> Iterator[InventoryItem | PlanEntry]:
         size = mtime_ns = count = done = 0
 

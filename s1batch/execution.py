@@ -183,11 +183,11 @@ def _open_plan(
             check_same(read_run_spec(layout.run), spec, path)
         else:
             write_run_spec(spec, layout.run)
-        plan = PlanStore(path)
         if not layout.plan().exists():
             totals = write_plan(loaded, facts, job, reader, path)
             say(f"planned {totals.chunks:,} chunks in {totals.parts:,} parts, {totals.asked:,} of them to be asked")
             return PlanStore(path)
+        plan = PlanStore(path)
         if options.extend:
             added = extend_plan(loaded, facts, job, reader, plan)
             say(f"{added:,} chunks were added to the plan" if added else "no chunk is missing from the plan")
