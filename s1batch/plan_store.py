@@ -1,8 +1,8 @@
 """The plan and the inventory on disk: written once, in bounded memory, and read part by part.
 
 `plan.parquet` holds one line for each chunk, in the order of the parts; `inventory.parquet` the archive as the reader
-found it. An extension writes `plan-0001.parquet` and `inventory-0001.parquet` beside them and touches no older file. A
-plan file is renamed into place last, so a generation whose plan file is there is complete, and one without is none.
+found it. An extension writes `plan-0001.parquet`, which holds the chunks that are new, and `inventory-0001.parquet`, which
+holds the whole archive as it was found then, beside them and touches no older file. A plan file is renamed into place last, so a generation whose plan file is there is complete, and one without is none.
 
 Row groups end where parts end, so that reading one part decodes little else.
 """
@@ -236,11 +236,10 @@ class PlanStore:
         return pl.scan_parquet([generation.path for generation in self._generations], glob=False)
 
     def inventory(self) -> pl.LazyFrame:
-        """Return the whole inventory."""
+        """Return the whole inventory: that of the last extension, which looked at the whole archive again."""
         import polars as pl
 
-        paths = [self._layout.inventory(number) for number in range(len(self._generations))]
-        return pl.scan_parquet(paths, glob=False)
+        return pl.scan_parquet(self._layout.inventory(len(self._generations) - 1), glob=False)
 
     def extend(self) -> PlanWriter:
         """Return a writer that appends parts behind the last one; older files stay as they are."""

@@ -121,7 +121,9 @@ class TestGoingOn:
         assert any("1 new file is not in the plan" in line for line in said)
         extended = s1batch.run(job, tmp_path / "out", options=RunOptions(extend=True))
         assert extended.summary.added == 5
-        assert extended.verify().ok
+        verdict = extended.verify()
+        assert verdict.complete
+        assert [tally.archive for tally in verdict.account.totals] == [2 * 3 * 30_000 + 6000]
         after = table(extended)
         assert after.filter(pl.col("chunk_key").is_in(before["chunk_key"].to_list())).equals(before)
 
