@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import resource
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -68,7 +69,10 @@ def long_series(steps: int, threads: int) -> None:
     values = np.random.default_rng(0).standard_normal((steps, 1)).astype(np.float32)
     torch.set_num_threads(1)
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool, torch.inference_mode():
-        spread = lambda work, items: pool.map(torch.inference_mode()(work), items)  # noqa: E731
+
+        def spread(work: Callable[[int], None], items: Iterable[int]) -> Iterable[None]:
+            return pool.map(torch.inference_mode()(work), items)
+
         encoder(values[:6000], 100.0, spread=spread)
         before, begin = peak_mib(), time.perf_counter()
         embeddings = encoder(values, 100.0, spread=spread)
