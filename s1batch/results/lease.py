@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -94,7 +94,7 @@ class Holder:
     def __str__(self) -> str:
         if self.process is None:
             return "an unknown process"
-        since = datetime.fromtimestamp(self.since_ns / 1e9, tz=timezone.utc)
+        since = datetime.fromtimestamp(self.since_ns / 1e9, tz=UTC)
         return f"process {self.process.pid} on {self.process.host} since {since:%Y-%m-%d %H:%M:%S} UTC"
 
 

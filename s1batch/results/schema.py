@@ -283,7 +283,7 @@ class RowSchema:
             ValueError: The bytes are not such an object.
         """
         plain = orjson.loads(data)
-        if not isinstance(plain, dict) or not _REQUIRED <= plain.keys():
+        if not isinstance(plain, dict) or not plain.keys() >= _REQUIRED:
             raise ValueError("not a row")
         for name, convert in self._json_readers:
             plain[name] = convert(plain.get(name))
