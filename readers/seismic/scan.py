@@ -15,7 +15,14 @@ from s1batch.paths import encode_path
 from s1batch.readers.seismic.components import channel_id, same_rate
 from s1batch.readers.seismic.compressed import unpacked
 from s1batch.readers.seismic.detect import MSEED, detect_plain
-from s1batch.readers.seismic.record_headers import HEADER_BYTES, file_size, find_record, is_control_header, is_record
+from s1batch.readers.seismic.record_headers import (
+    HEADER_BYTES,
+    chain_is_whole,
+    file_size,
+    find_record,
+    is_control_header,
+    is_record,
+)
 
 if TYPE_CHECKING:
     from pymseed import MS3TraceList
@@ -83,17 +90,17 @@ def _scan_miniseed(path: str, name: str) -> FileScan:
     from pymseed import MiniSEEDError, MS3TraceList
 
     try:
-        with MS3TraceList() as traces:
-            traces.add_file(path)
-            segments = _from_traces(traces) if _ends_with_a_record(path) else None
-        if segments is None:
-            return _walk(path)
-        return FileScan(format=MSEED, segments=segments)
+        segments = None
+        if _ends_with_a_record(path):
+            with MS3TraceList() as traces:
+                traces.add_file(path)
+                segments = _from_traces(traces)
+        scan = _walk(path) if segments is None else FileScan(format=MSEED, segments=segments)
     except MiniSEEDError:
         scan = _walk(path)
     except UnicodeDecodeError as error:
         raise SourceError("not_readable", f"{name} holds a channel name that is no text: {error}") from error
-    if not scan.segments:
+    if scan.unreadable and not scan.segments:
         raise SourceError("not_readable", f"{name} begins like MiniSEED, but none of its records can be read")
     return scan
 
@@ -120,16 +127,18 @@ def _ends_with_a_record(path: str) -> bool:
     size = file_size(path)
     with MS3Record.from_file(path) as records:
         first = records.read()
-        length = first.reclen if first is not None else 0
-    if length <= 0 or size % length:
+        if first is None:
+            return False
+        length, version = first.reclen, first.formatversion
+    if version == 3:
+        return chain_is_whole(path, size)
+    if size % length:
         return False
     with open(path, "rb") as stream:
         stream.seek(size - length)
         tail = stream.read(length)
-    if not is_record(tail):
-        return False
     try:
-        return bool(MS3Record.parse(tail).reclen == length)
+        return is_record(tail) and MS3Record.parse(tail).reclen == length
     except MiniSEEDError:
         return False
 
