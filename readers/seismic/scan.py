@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from pymseed import MS3TraceList
 
 _NS = 1_000_000_000
+
+_SAMPLES_ELSEWHERE = frozenset({"Q", "CSS", "NNSA_KB_CORE"})
+"""Formats whose headers are one file and whose samples another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,8 +231,14 @@ def _scan_obspy(path: str, format_name: str, name: str) -> Iterator[HeaderSegmen
             # The name is escaped because ObsPy takes it for a glob.
             stream = obspy.read(glob.escape(path), format=format_name, headonly=True, check_compression=False)
         except Exception as error:
+            # Some of ObsPy's readers leave their file open when they fail; it is closed with their frames.
+            traceback.clear_frames(error.__traceback__)
             what = str(error).replace(path, name)
             raise SourceError("not_readable", f"{name} cannot be read as {format_name}: {what}") from error
+    promised = sum(max(int(trace.stats.npts), 0) for trace in stream)
+    if promised > 8 * file_size(path) and format_name not in _SAMPLES_ELSEWHERE:
+        # A damaged count would otherwise become millions of chunks.
+        raise SourceError("not_readable", f"{name} promises {promised} samples, more than it has bits")
     for trace in stream:
         stats = trace.stats
         rate_hz = float(stats.sampling_rate)
