@@ -203,14 +203,15 @@ def _windows(plan: PlanStore, rows: pl.LazyFrame | None, ranks: tuple[str, ...])
     """Return the unions of the planned windows, by stream (`timed`, `a`, `b`, `c`), rate and rank."""
     by = ["timed", "a", "b", "c", "rate_hz", "rank"]
     outcomes = None
-    if rows is not None:
-        # Eight bytes instead of the key: a million rows then need 9 MB.
-        outcomes = rows.select(
-            pl.col("chunk_key").hash().alias("_hash"),
-            pl.col("outcome").replace_strict(list(ranks), list(range(len(ranks))), return_dtype=pl.Int8).alias("_rank"),
-        ).collect()
-        outcomes = outcomes.unique("_hash", keep="first")
     refused, unfinished = ranks.index(_REFUSED), ranks.index(_UNFINISHED)
+    if rows is not None:
+        # An outcome that does not exist answers nothing; `verify` names it.
+        numbers = pl.col("outcome").replace_strict(
+            list(ranks), list(range(len(ranks))), default=unfinished, return_dtype=pl.Int8
+        )
+        # Eight bytes instead of the key: a million rows then need 9 MB.
+        outcomes = rows.select(pl.col("chunk_key").hash().alias("_hash"), numbers.alias("_rank")).collect()
+        outcomes = outcomes.unique("_hash", keep="first")
     columns = ["chunk_key", "admission", "inputs"]
     union = merge_windows(
         _addresses(pl.DataFrame(plan_table([])).select(pl.lit(0, pl.Int8).alias("rank"), "inputs")), by

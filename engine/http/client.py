@@ -72,6 +72,7 @@ class HttpEngine:
         self._secret = headers.get("Authorization", "").removeprefix("Bearer ")
         self._router = router
         self._routes = {each.url: URL(f"{each.url}/v1/chat/completions") for each in router.endpoints}
+        self._timeout = self._timeout_of(spec.timeout_s)
         self._backoff = backoff
         self._random = Random()
         self._slots = asyncio.Semaphore(spec.max_in_flight)
@@ -177,7 +178,7 @@ class HttpEngine:
                     data=data,
                     headers=self._headers,
                     allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=self.resolved.connect_timeout_s),
+                    timeout=self._timeout if timeout_s == self.resolved.timeout_s else self._timeout_of(timeout_s),
                 ) as response:
                     received = await _read(response)
         except aiohttp.ServerTimeoutError as error:
@@ -194,6 +195,11 @@ class HttpEngine:
         if self._secret:
             received = received.replace(self._secret.encode(), b"***")
         return parse_response(response.status, response.headers, received, thinking=thinking)
+
+    def _timeout_of(self, timeout_s: float) -> aiohttp.ClientTimeout:
+        import aiohttp
+
+        return aiohttp.ClientTimeout(total=timeout_s, sock_connect=self.resolved.connect_timeout_s)
 
     def _clean(self, result: Answered | Failure) -> Answered | Failure:
         """Return a failure's detail as one line without the key."""
@@ -344,9 +350,12 @@ def _broken(reason: Reason, detail: str) -> Failure:
 
 async def _read(response: aiohttp.ClientResponse) -> bytes | None:
     """Return the body, or None when it is larger than the limit."""
-    if response.content_length is not None and response.content_length > LARGEST_BODY_BYTES:
+    length = response.content_length
+    if length is not None and length > LARGEST_BODY_BYTES:
         response.close()
         return None
+    if length is not None and "Content-Encoding" not in response.headers:
+        return await response.read()
     body = bytearray()
     async for block in response.content.iter_any():
         body += block

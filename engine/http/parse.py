@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,13 @@ _BY_MESSAGE: Mapping[str, Reason] = {
     "The inference engine is unavailable.": "engine_unavailable",
     "An internal server error occurred.": "internal_error",
 }
+
+# Too long a prompt is a plain 400 in these servers, told only by its message or type: LMDeploy 0.18, vLLM, llama.cpp.
+_TOO_LONG = re.compile(
+    r"Input length \(\d+\) must be smaller than the model context length"
+    r"|This model's maximum context length is \d+"
+)
+_TOO_LONG_TYPE = "exceed_context_size_error"
 
 _BY_STATUS: Mapping[int, Reason] = {401: "unauthorized", 403: "unauthorized", 404: "not_found", 429: "rate_limited"}
 
@@ -192,6 +200,7 @@ def _error(status: int, headers: Mapping[str, str], data: object, body: bytes) -
     reason = (
         (_BY_CODE.get(code) if isinstance(code, str) else None)
         or (_BY_MESSAGE.get(message) if isinstance(message, str) else None)
+        or ("context_length_exceeded" if status == 400 and _is_too_long(fields) else None)
         or _reason_of_status(status)
     )
     said = message if isinstance(message, str) and message else _excerpt(body)
@@ -204,6 +213,11 @@ def _error(status: int, headers: Mapping[str, str], data: object, body: bytes) -
         blames_endpoint=reason in _ENDPOINTS_FAULT,
         retry_after_s=parse_retry_after(headers.get("Retry-After")) if status in (429, 503) else None,
     )
+
+
+def _is_too_long(fields: Mapping[str, Any]) -> bool:
+    message = fields.get("message")
+    return fields.get("type") == _TOO_LONG_TYPE or (isinstance(message, str) and bool(_TOO_LONG.match(message)))
 
 
 def _reason_of_status(status: int) -> Reason:

@@ -140,9 +140,9 @@ class ReferenceEngine:
             with ThreadPoolExecutor(self._threads, "reference-series", torch.set_num_threads, (1,)) as pool:
                 generator = Generator(self._network, pool if self._threads > 1 else None)
                 while not self.closing:
+                    held.clear()
                     self._gather(held)
                     self._run(generator, held)
-                    held.clear()
         except BaseException as error:
             ending = f"its thread died of {error!r}"
             raise

@@ -139,7 +139,7 @@ class Generator:
             for row, generation in enumerate(block):
                 generation.advance(logits_BV[row])
 
-    def _spread(self, work: Callable[[int], Tensor], items: Iterable[int]) -> Iterable[Tensor]:
+    def _spread(self, work: Callable[[int], None], items: Iterable[int]) -> Iterable[None]:
         if self._pool is None:
             return map(work, items)
         return self._pool.map(torch.inference_mode()(work), items)  # inference mode holds for one thread only

@@ -32,8 +32,8 @@ CHUNK_POSITIONS = 1536
 """Samples (over patches and channels) that the patch stage takes at once: 32 patches of 48 measured fastest, because
 the 2048-wide activations stay in cache; it also bounds the memory of any length of series. Part of the numerics."""
 
-Spread = Callable[[Callable[[int], Tensor], Iterable[int]], Iterable[Tensor]]
-"""How independent pieces of work are done, results in order: `map`, or a thread pool's."""
+Spread = Callable[[Callable[[int], None], Iterable[int]], Iterable[None]]
+"""How independent pieces of work are done: `map`, or a thread pool's."""
 
 
 def effective_rate(steps: int, rate_hz: float | None) -> float:
@@ -82,12 +82,18 @@ class PatchStage(nn.Module):
         patches_CnP = padded_CT.unfold(1, 2 * hop, hop)
         at_once = max(CHUNK_POSITIONS // (2 * hop * channels), 1)
 
-        def chunk(first: int) -> Tensor:
+        # Written in place: small results that stayed behind would keep the freed activations from being used again.
+        features = scored_CT.new_empty(count, PATCH_WIDTH)
+
+        def chunk(first: int) -> None:
             check()
             chunk_MP = patches_CnP[:, first : first + at_once].reshape(-1, 2 * hop)
-            return self._encode(chunk_MP).view(channels, -1, PATCH_WIDTH).mean(dim=0)
+            encoded = self._encode(chunk_MP).view(channels, -1, PATCH_WIDTH)
+            features[first : first + at_once] = encoded.mean(dim=0)
 
-        return torch.cat(list(spread(chunk, range(0, count, at_once))))
+        for _ in spread(chunk, range(0, count, at_once)):
+            pass
+        return features
 
     def _encode(self, patches_MP: Tensor) -> Tensor:
         count, length = patches_MP.shape

@@ -55,14 +55,15 @@ def build_tokenizer() -> Tokenizer:
         min_frequency=1,
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        special_tokens=[
-            *(AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS),
-            *(AddedToken(token, special=False, normalized=False) for token in TAGS),
-        ],
+        special_tokens=[AddedToken(token, normalized=False) for token in (*SPECIAL_TOKENS, *TAGS)],
     )
     corpus = resources.files(__package__).joinpath("nano", "corpus.txt").read_text(encoding="utf-8")
     tokenizer.train_from_iterator(corpus.splitlines(keepends=True), trainer)
-    return tokenizer
+    # The trainer marks all of them special, which would drop the tags from decoded text.
+    document = json.loads(tokenizer.to_str())
+    for token in document["added_tokens"]:
+        token["special"] = token["content"] not in TAGS
+    return Tokenizer.from_str(json.dumps(document))
 
 
 def nano_config() -> ModelConfig:

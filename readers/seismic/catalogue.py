@@ -92,7 +92,9 @@ Lane = dict[str, list[Piece]]
 """Pieces by component, each list by time and without overlap."""
 
 
-def separate(group: str, pieces: Mapping[str, Sequence[Piece]], roles: Mapping[str, ChannelRole]) -> dict[str, Lane]:
+def separate(
+    group: str, pieces: Mapping[str, Sequence[Piece]], roles: Mapping[str, ChannelRole]
+) -> list[tuple[str, Lane]]:
     """Part channels that record one component at one time (N and 1 of one station), and name what they make.
 
     Spellings that follow one another, because a station was renamed, stay together.
@@ -103,7 +105,7 @@ def separate(group: str, pieces: Mapping[str, Sequence[Piece]], roles: Mapping[s
         roles: By channel.
 
     Returns:
-        Lanes by label, the one with the plain spelling first.
+        Lanes with their labels, the one with the plain spelling first.
     """
     spellings: list[tuple[int, Lane, list[str]]] = []
     for channel in sorted(pieces, key=lambda name: (roles[name].family, name)):
@@ -128,7 +130,7 @@ def separate(group: str, pieces: Mapping[str, Sequence[Piece]], roles: Mapping[s
     labels = [f"{group}?"] + [
         f"{group}[{''.join(channel_code(channel)[-1:] for channel in members)}]" for _, members in lanes[1:]
     ]
-    return {label: lane for label, (lane, _) in zip(labels, lanes, strict=True)}
+    return [(label, lane) for label, (lane, _) in zip(labels, lanes, strict=False)]
 
 
 def _overlap(first: Sequence[Piece], second: Sequence[Piece]) -> bool:

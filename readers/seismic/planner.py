@@ -55,7 +55,7 @@ def plan_seismic(spec: SeismicSource, window: WindowSpec, base_dir: Path) -> Ite
                     pieces[channel] = selected
             roles = {channel: channels[channel].role for channel in pieces}
             sent_hz = rate_hz if spec.rate_hz is None else spec.rate_hz
-            for label, lane in separate(group, pieces, roles).items():
+            for label, lane in separate(group, pieces, roles):
                 instrument = _Instrument(
                     label=label,
                     lane=lane,

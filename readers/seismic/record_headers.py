@@ -16,6 +16,7 @@ HEADER_BYTES = 40
 _BLOCK_BYTES = 1 << 20
 _START = re.compile(rb"[0-9 \x00]{6}[DRQM][ \x00]|MS\x03", re.DOTALL)
 _CONTROL = re.compile(rb"[0-9]{6}[VAST][ *]")
+_V3_LENGTHS = struct.Struct("<BHI")
 _CODES = re.compile(rb"[\x20-\x7e\x00]{12}")
 _BLANK_BLOCK_BYTES = 128  # the smallest record
 _FIRST_YEAR, _LAST_YEAR = 1900, 2200
@@ -59,6 +60,24 @@ def _is_surely_record(data: bytes, offset: int) -> bool:
         return False
     dates = (struct.unpack_from(order, data, offset + 20) for order in (">HH", "<HH"))
     return any(_FIRST_YEAR <= year <= _LAST_YEAR and 1 <= day <= 366 for year, day in dates)
+
+
+def chain_is_whole(path: str, size: int) -> bool:
+    """Return whether MiniSEED 3 records, each as long as its header says, end just where the file does.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    offset = 0
+    with open(path, "rb") as stream:
+        descriptor = stream.fileno()
+        while offset + HEADER_BYTES <= size:
+            head = os.pread(descriptor, HEADER_BYTES, offset)
+            if head[:3] != b"MS\x03" or len(head) < HEADER_BYTES:
+                return False
+            name_bytes, extra_bytes, data_bytes = _V3_LENGTHS.unpack_from(head, 33)
+            offset += HEADER_BYTES + name_bytes + extra_bytes + data_bytes
+    return offset == size
 
 
 def find_record(path: str, start: int, stop: int) -> int | None:

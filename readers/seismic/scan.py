@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,12 +16,22 @@ from s1batch.paths import encode_path
 from s1batch.readers.seismic.components import channel_id, same_rate
 from s1batch.readers.seismic.compressed import unpacked
 from s1batch.readers.seismic.detect import MSEED, detect_plain
-from s1batch.readers.seismic.record_headers import HEADER_BYTES, file_size, find_record, is_control_header, is_record
+from s1batch.readers.seismic.record_headers import (
+    HEADER_BYTES,
+    chain_is_whole,
+    file_size,
+    find_record,
+    is_control_header,
+    is_record,
+)
 
 if TYPE_CHECKING:
     from pymseed import MS3TraceList
 
 _NS = 1_000_000_000
+
+_SAMPLES_ELSEWHERE = frozenset({"Q", "CSS", "NNSA_KB_CORE"})
+"""Formats whose headers are one file and whose samples another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,17 +94,17 @@ def _scan_miniseed(path: str, name: str) -> FileScan:
     from pymseed import MiniSEEDError, MS3TraceList
 
     try:
-        with MS3TraceList() as traces:
-            traces.add_file(path)
-            segments = _from_traces(traces) if _ends_with_a_record(path) else None
-        if segments is None:
-            return _walk(path)
-        return FileScan(format=MSEED, segments=segments)
+        segments = None
+        if _ends_with_a_record(path):
+            with MS3TraceList() as traces:
+                traces.add_file(path)
+                segments = _from_traces(traces)
+        scan = _walk(path) if segments is None else FileScan(format=MSEED, segments=segments)
     except MiniSEEDError:
         scan = _walk(path)
     except UnicodeDecodeError as error:
         raise SourceError("not_readable", f"{name} holds a channel name that is no text: {error}") from error
-    if not scan.segments:
+    if scan.unreadable and not scan.segments:
         raise SourceError("not_readable", f"{name} begins like MiniSEED, but none of its records can be read")
     return scan
 
@@ -120,16 +131,18 @@ def _ends_with_a_record(path: str) -> bool:
     size = file_size(path)
     with MS3Record.from_file(path) as records:
         first = records.read()
-        length = first.reclen if first is not None else 0
-    if length <= 0 or size % length:
+        if first is None:
+            return False
+        length, version = first.reclen, first.formatversion
+    if version == 3:
+        return chain_is_whole(path, size)
+    if size % length:
         return False
     with open(path, "rb") as stream:
         stream.seek(size - length)
         tail = stream.read(length)
-    if not is_record(tail):
-        return False
     try:
-        return bool(MS3Record.parse(tail).reclen == length)
+        return is_record(tail) and MS3Record.parse(tail).reclen == length
     except MiniSEEDError:
         return False
 
@@ -218,8 +231,14 @@ def _scan_obspy(path: str, format_name: str, name: str) -> Iterator[HeaderSegmen
             # The name is escaped because ObsPy takes it for a glob.
             stream = obspy.read(glob.escape(path), format=format_name, headonly=True, check_compression=False)
         except Exception as error:
+            # Some of ObsPy's readers leave their file open when they fail; it is closed with their frames.
+            traceback.clear_frames(error.__traceback__)
             what = str(error).replace(path, name)
             raise SourceError("not_readable", f"{name} cannot be read as {format_name}: {what}") from error
+    promised = sum(max(int(trace.stats.npts), 0) for trace in stream)
+    if promised > 8 * file_size(path) and format_name not in _SAMPLES_ELSEWHERE:
+        # A damaged count would otherwise become millions of chunks.
+        raise SourceError("not_readable", f"{name} promises {promised} samples, more than it has bits")
     for trace in stream:
         stats = trace.stats
         rate_hz = float(stats.sampling_rate)

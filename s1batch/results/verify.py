@@ -7,6 +7,7 @@ part. So memory holds one part at a time, apart from the unions and outcomes tha
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,13 +208,12 @@ def _check_part(plan: PlanStore, store: ResultsStore, part: int, table: pa.Table
 def _check_keys(where: Path, keys: list[str], planned: list[str]) -> Iterator[Finding]:
     missing = set(planned).difference(keys)
     foreign = set(keys).difference(planned)
+    twice = [key for key, number in Counter(keys).items() if number > 1]
     doubled = len(keys) - len(set(keys))
     cases: tuple[tuple[Code, int, str, Iterable[str]], ...] = (
         ("row_missing", len(missing), "planned chunks have no row", missing),
         ("row_not_in_plan", len(foreign), "rows are not in the plan's part", foreign),
-        ("row_doubled", doubled, "rows are there more than once", {key for key in keys if keys.count(key) > 1})
-        if doubled
-        else ("row_doubled", 0, "", ()),
+        ("row_doubled", doubled, "rows are there more than once", twice),
     )
     for code, count, text, which in cases:
         if count:
@@ -247,9 +247,9 @@ def _check_account(account: Account) -> Iterator[Finding]:
                 count=tally.missing,
             )
         elif not tally.balanced:
+            who = tally.source or "data without a source"
             yield Finding(
-                code="account_unbalanced",
-                text=f"{tally.source or 'data without a source'}: the parts do not add up to {tally.archive} {tally.unit}",
+                code="account_unbalanced", text=f"{who}: the parts do not add up to {tally.archive} {tally.unit}"
             )
 
 

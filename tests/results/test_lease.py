@@ -60,9 +60,9 @@ def keeper_here(folder: Path, clock: SteppedClock) -> LeaseKeeper:
 
 
 def test_a_held_lease_is_refused_and_the_text_says_by_whom(tmp_path: Path) -> None:
-    with LeaseKeeper(tmp_path) as keeper, keeper.lease("run"):
-        with pytest.raises(LockedError, match=rf"run is held by process {os.getpid()} on .* since 20\d\d-.* UTC"):
-            keeper.acquire("run")
+    text = rf"run is held by process {os.getpid()} on .* since 20\d\d-.* UTC"
+    with LeaseKeeper(tmp_path) as keeper, keeper.lease("run"), pytest.raises(LockedError, match=text):
+        keeper.acquire("run")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -190,7 +190,7 @@ def test_a_row_without_identity_or_outcome_is_a_mistake_of_the_program(changes: 
 
 
 def test_differences_name_the_columns() -> None:
-    other = RowSchema(SCHEMA.lineage, SCHEMA.answer[1:] + (Column(name="new", type=pa.bool_(), doc=""),))
+    other = RowSchema(SCHEMA.lineage, (*SCHEMA.answer[1:], Column(name="new", type=pa.bool_(), doc="")))
     assert SCHEMA.differences(other.arrow) == ["i32 is missing", "new is additional"]
     assert SCHEMA.differences(SCHEMA.arrow) == []
 

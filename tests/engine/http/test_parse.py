@@ -145,6 +145,23 @@ ERRORS = [
         "context_length_exceeded",
         False,
     ),
+    (
+        400,
+        {
+            "object": "error",
+            "message": "Input length (70000) must be smaller than the model context length (65536).",
+            "code": 400,
+        },
+        "context_length_exceeded",
+        False,
+    ),
+    (
+        400,
+        {"error": {"message": "This model's maximum context length is 4096 tokens. However, …", "code": 400}},
+        "context_length_exceeded",
+        False,
+    ),
+    (400, {"error": {"message": "too big", "type": "exceed_context_size_error"}}, "context_length_exceeded", False),
     (400, {"object": "error", "message": "Request preprocessing failed.", "code": 400}, "preprocess_failed", False),
     (400, {"object": "error", "message": "The request is invalid.", "code": 400}, "invalid_request", False),
     (401, {"error": {"message": "key?"}}, "unauthorized", False),

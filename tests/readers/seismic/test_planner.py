@@ -376,3 +376,31 @@ def test_the_account_of_obspys_samples_balances(folder: str) -> None:
     assert unreadable <= {item.path for item in items if item.status == "unreadable"}
     assert {item.path for item in items} == set(held) | unreadable
     assert len({entry.chunk.key for entry in entries}) == len(entries)
+
+
+def test_spellings_of_one_code_in_one_time_each_get_their_own_windows(tmp_path: Path) -> None:
+    segments = [(f"XX.A..{code}", T0_NS, 100.0, 100) for code in ("BHZ", "BhZ", "bHZ", "bhz")]
+    write_mseed(tmp_path / "x.mseed", segments)
+    items, entries = plan(tmp_path, components="Z")
+    assert samples(items, "selected") == 400
+    assert {entry.chunk.inputs[0].source for entry in entries} == {segment[0] for segment in segments}
+
+
+def test_a_file_without_samples_is_named_and_counts_nothing(tmp_path: Path) -> None:
+    data = bytearray(mseed_bytes(channels("Z", count=100), 2)[:512])
+    data[30:32] = b"\x00\x00"
+    (tmp_path / "x.mseed").write_bytes(data)
+    items, entries = plan(tmp_path)
+    assert [(item.path, item.status, item.reason, item.count) for item in items] == [
+        ("x.mseed", "not_selected", "no_samples", 0)
+    ]
+    assert entries == []
+
+
+def test_control_headers_of_a_full_seed_volume_are_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "x.mseed"
+    path.write_bytes((OBSPY_IO / "mseed/tests/data/fullseed.mseed").read_bytes())
+    items, _ = plan(tmp_path, components="Z", aliases={"E": "Z", "N": "Z"})
+    counts = by_status(items)
+    assert counts["not_selected", "control_headers", "bytes"] > 0
+    assert samples(items) == 1835

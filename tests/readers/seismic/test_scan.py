@@ -140,6 +140,16 @@ def test_a_header_that_promises_what_is_not_there_is_not_readable(tmp_path: Path
     assert caught.value.reason in ("not_readable", "unknown_format")
 
 
+def test_a_damaged_count_of_samples_does_not_become_millions_of_chunks(tmp_path: Path) -> None:
+    data = bytearray((OBSPY_IO / "gse2/tests/data/loc_RJOB20050831023349.z").read_bytes())
+    place = data.index(b"12000", 0, 200)
+    data[place - 3 : place + 5] = b"99999999"
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(SourceError) as caught:
+        scan_file(str(tmp_path / "x"))
+    assert caught.value.reason == "not_readable"
+
+
 def obspy_samples(path: Path) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

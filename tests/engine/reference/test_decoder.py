@@ -1,0 +1,147 @@
+"""The decoder against a second one, written from the description with loops and no cache, and against transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from s1batch.engine.reference.cache import KVCache, Segment
+from s1batch.engine.reference.checkpoint import initialise, public_tensors
+from s1batch.engine.reference.config import FopeConfig
+from s1batch.engine.reference.model import InternS1Pro
+from s1batch.errors import EngineError
+from tests.engine.reference import naive
+from tests.engine.reference.conftest import small_config
+
+
+def roughened(model: InternS1Pro) -> tuple[InternS1Pro, dict[str, Any]]:
+    """The model with norms and biases that are not one and zero, and its weights in float64."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 1:
+                weight.add_(torch.randn(weight.shape, generator=generator) * (0.3 if "norm" in name else 0.1))
+    return model, {name: tensor.double().numpy() for name, tensor in public_tensors(model).items()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"fope": FopeConfig(sep_head=False)},
+        {"fope": FopeConfig(num_inv_freq=8)},
+        {"fope": FopeConfig(num_inv_freq=3), "num_attention_heads": 3},
+        {"router_n_groups": 1, "num_experts_per_tok": 5},
+        {"router_n_groups": 6, "num_experts_per_tok": 6, "num_key_value_heads": 1},
+    ],
+)
+def test_logits_are_those_of_the_independent_decoder(change: dict[str, Any]) -> None:
+    config = small_config(**change)
+    model, weights = roughened(initialise(config, 3))
+    ids = [7, 60, 60, 3, 3, 55, 60, 0, 41, 12, 9]
+    series = np.random.default_rng(0).standard_normal((3, 24)).astype(np.float32)
+    with torch.inference_mode():
+        made = model(torch.tensor(ids), [torch.from_numpy(series[:2]), torch.from_numpy(series[2:])])
+    wanted = naive.decoder_logits(config.to_document(), weights, ids, series.astype(np.float64))
+    assert np.abs(wanted).max() > 1
+    np.testing.assert_allclose(made.numpy(), wanted, atol=1e-5)
+
+
+def cached(model: InternS1Pro, ids: Tensor, pieces: list[int]) -> Tensor:
+    cache, parts = KVCache(model.config.text), []
+    for piece in torch.split(ids, pieces):
+        segment = Segment(cache=cache, start=0, stop=len(piece))
+        parts.append(model.lm_head(model.states(model.embed(piece), [segment])))
+    assert cache.length == len(ids)
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("pieces", [[1] * 30, [29, 1], [10, 1, 1, 18], [1, 29]])
+def test_decoding_with_the_cache_is_full_recomputation(pieces: list[int]) -> None:
+    model, _ = roughened(initialise(small_config(), 1))
+    ids = torch.randint(0, 56, (30,), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(cached(model, ids, pieces), model(ids), atol=1e-5, rtol=0)
+
+
+def test_the_cache_grows_beyond_its_first_capacity_without_loss() -> None:
+    model, _ = roughened(initialise(small_config(max_position_embeddings=700), 1))
+    ids = torch.randint(0, 56, (600,), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(cached(model, ids, [250, 10, 1, 339]), model(ids), atol=1e-5, rtol=0)
+
+
+def test_sequences_in_one_pass_do_not_see_each_other() -> None:
+    model, _ = roughened(initialise(small_config(), 1))
+    first, second = torch.arange(5, 12), torch.arange(30, 50)
+    with torch.inference_mode():
+        segments = [
+            Segment(cache=KVCache(model.config.text), start=0, stop=7),
+            Segment(cache=KVCache(model.config.text), start=7, stop=27),
+        ]
+        both = model.lm_head(model.states(model.embed(torch.cat((first, second))), segments))
+        torch.testing.assert_close(both[:7], model(first), atol=1e-5, rtol=0)
+        torch.testing.assert_close(both[7:], model(second), atol=1e-5, rtol=0)
+
+
+def test_no_token_sees_a_later_one() -> None:
+    model, _ = roughened(initialise(small_config(), 1))
+    ids = torch.arange(20)
+    changed = torch.cat((ids[:10], ids[10:].flip(0)))
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids)[:10], model(changed)[:10], atol=1e-6, rtol=0)
+        assert not torch.allclose(model(ids)[10:], model(changed)[10:], atol=1e-2)
+
+
+def test_placeholders_and_embeddings_must_match() -> None:
+    model = initialise(small_config(), 0)
+    for ids, count in (([1, 60, 2], 0), ([1, 60, 2], 2), ([1, 2], 1)):
+        with pytest.raises(EngineError, match="embeddings of series"):
+            model.embed(torch.tensor(ids), [torch.zeros(count, 24)] if count else [])
+
+
+def test_ungrouped_and_with_plain_rotation_a_layer_is_that_of_qwen3_moe() -> None:
+    """The parts that this model shares with Qwen3-MoE agree with transformers' own code."""
+    from transformers.models.qwen3_moe.configuration_qwen3_moe import Qwen3MoeConfig
+    from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeForCausalLM
+
+    config = small_config(
+        router_n_groups=1, num_experts_per_tok=5, rope_theta=1000.0, fope=FopeConfig(num_inv_freq=8, init_factor=0.0)
+    )
+    model, _ = roughened(initialise(config, 2))
+    text = config.text
+    other: Any = Qwen3MoeForCausalLM(
+        Qwen3MoeConfig(  # type: ignore[call-arg]
+            vocab_size=text.vocab_size,
+            hidden_size=text.hidden_size,
+            num_hidden_layers=text.num_hidden_layers,
+            num_attention_heads=text.num_attention_heads,
+            num_key_value_heads=text.num_key_value_heads,
+            head_dim=text.head_dim,
+            num_experts=text.num_experts,
+            num_experts_per_tok=text.num_experts_per_tok,
+            moe_intermediate_size=text.moe_intermediate_size,
+            norm_topk_prob=True,
+            rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
+            tie_word_embeddings=False,
+        )
+    )
+    other.eval()
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if ".time_series." in name or "rotary" in name or ".experts." in name:
+            continue
+        state[name.replace("language_model.", "")] = tensor
+    for number in range(text.num_hidden_layers):
+        ours: Any = model.get_submodule(f"model.language_model.layers.{number}.mlp.experts")
+        theirs = f"model.layers.{number}.mlp.experts"
+        state[f"{theirs}.gate_up_proj"] = torch.cat((ours.gate_proj, ours.up_proj), dim=1).detach()
+        state[f"{theirs}.down_proj"] = ours.down_proj.transpose(1, 2).detach()
+    other.load_state_dict(state)
+    ids = torch.randint(0, 56, (40,), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids), other(ids[None]).logits[0], atol=1e-5, rtol=0)
