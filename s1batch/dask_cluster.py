@@ -97,13 +97,14 @@ def _client(address: str | None, workers: int | None, width: int) -> Iterator[Cl
             client = Client(address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise UsageError(f"--scheduler {address}: no Dask scheduler answers there: {error}") from error
-        with client:
+        with client, client.as_current():
             yield client
         return
     count = workers or max(1, (os.cpu_count() or 2) // 2)
     with (
         LocalCluster(n_workers=count, threads_per_worker=width, processes=True, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
+        client.as_current(),
     ):
         yield client
 

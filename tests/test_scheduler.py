@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 
 import pytest
 from distributed import Client, LocalCluster
@@ -51,20 +53,24 @@ class TestDask:
         assert local.verify().ok
 
     def test_a_worker_that_is_killed_costs_nothing(self, archive, tmp_path, monkeypatch):
-        monkeypatch.setenv("ASKED", str(tmp_path / "asked"))
+        asked = tmp_path / "asked"
+        monkeypatch.setenv("ASKED", str(asked))
         with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as cluster:
             with Client(cluster) as client:
                 victim = next(iter(client.run(os.getpid).values()))
-                client.run(os.environ.update, {"ASKED": str(tmp_path / "asked")})
 
-            def say(line):
-                if "dashboard" in line:
-                    os.kill(victim, signal.SIGKILL)
+            def kill_in_the_middle():
+                while not asked.exists() or len(asked.read_text().split()) < 30:
+                    time.sleep(0.01)
+                os.kill(victim, signal.SIGKILL)
 
+            killer = threading.Thread(target=kill_in_the_middle)
+            killer.start()
             options = RunOptions(scheduler=cluster.scheduler_address)
-            results = s1batch.run(pick_job(archive, "loudest"), tmp_path / "out", options=options, say=say)
+            results = s1batch.run(pick_job(archive, "slowly"), tmp_path / "out", options=options)
+            killer.join()
         assert results.summary.outcomes == {"ok": 156}
-        assert results.verify().ok
+        assert results.verify().complete
 
     def test_an_address_where_nobody_answers_is_a_usage_error(self, archive, tmp_path, monkeypatch):
         monkeypatch.setattr("s1batch.dask_cluster.CONNECT_TIMEOUT_S", 1)
