@@ -30,7 +30,8 @@ class Placed:
     Attributes:
         values: The samples; where not covered, anything.
         covered: Which of them the archive holds; None means all.
-        shift_s: Largest distance of a sample's own time from its place on the grid, signed, in seconds.
+        shift_s: Largest distance of the start of a run from its place on the grid, signed, in seconds; where samples go
+            by their own times, of any of them.
         dropped: Samples that found their place taken by a neighbour, because the clock ran fast.
         bridged: Samples that `bridge` made up and marked covered, in samples of this grid.
         is_integer: Whether the archive holds integers.
@@ -65,16 +66,13 @@ def place(blocks: Sequence[Block], origin_ns: int, rate_hz: float, first: int, s
         data = block.values
         if data is None:
             continue
-        exact = (block.run_start_ns - origin_ns) * rate_hz / 1e9
-        is_even = abs(block.rate_hz / rate_hz - 1) * block.run_count < 0.5
-        if is_even:
-            nearest = math.floor(exact + 0.5 + _TIE_NS * 1e-9 * rate_hz)
+        if is_even(block, rate_hz):
+            nearest, shift = nearest_place(block, origin_ns, rate_hz)
             offset = nearest + block.first - first
             low, high = max(offset, 0), min(offset + len(data), steps)
             if low >= high:
                 continue
             part = data[low - offset : high - offset]
-            shift = (exact - nearest) / rate_hz
             if abs(shift) > abs(shift_s):
                 shift_s = shift
             if not block.damage and values is None and high - low == steps:
@@ -83,6 +81,7 @@ def place(blocks: Sequence[Block], origin_ns: int, rate_hz: float, first: int, s
             sound = _sound(block, low - offset, high - offset)
         else:
             step = rate_hz / block.rate_hz
+            exact = (block.run_start_ns - origin_ns) * rate_hz / 1e9
             position = exact + np.arange(block.first, block.stop) * step - first
             nearest_each = np.floor(position + 0.5 + _TIE_NS * 1e-9 * rate_hz).astype(np.int64)
             inside = (nearest_each >= 0) & (nearest_each < steps)
@@ -111,6 +110,18 @@ def place(blocks: Sequence[Block], origin_ns: int, rate_hz: float, first: int, s
         dropped=dropped,
         is_integer=values.dtype.kind == "i",
     )
+
+
+def is_even(block: Block, rate_hz: float) -> bool:
+    """Return whether a block's run stays within half a sample of a grid of this rate over all its length."""
+    return block.rate_hz == rate_hz or abs(block.rate_hz / rate_hz - 1) * block.run_count < 0.5
+
+
+def nearest_place(block: Block, origin_ns: int, rate_hz: float) -> tuple[int, float]:
+    """Return the grid place of the first sample of a block's run, and how much later than it the sample is, in s."""
+    exact = (block.run_start_ns - origin_ns) * rate_hz / 1e9
+    nearest = math.floor(exact + 0.5 + _TIE_NS * 1e-9 * rate_hz)
+    return nearest, (exact - nearest) / rate_hz
 
 
 def first_damage(

@@ -27,7 +27,7 @@ def lineage_columns() -> tuple[Column, ...]:
         Column(name="segments", type=pa.int64(), doc="contiguous stretches of the most broken component"),
         Column(name="dropped", type=pa.int64(), doc="samples left out because a fast clock gave two of them one place"),
         Column(name="units", type=pa.string(), doc="unit of the values; empty where the file does not tell"),
-        Column(name="time_shift_s", type=pa.float64(), doc="largest distance of a sample from its place in time, in s"),
+        Column(name="time_shift_s", type=pa.float64(), doc="largest distance of a run's start from its place, in s"),
         Column(name="removed_mean", type=pa.list_(pa.float64()), doc="mean of each component before source.detrend"),
         Column(name="core_start_ns", type=pa.int64(), doc="start of what the window alone answers for, ns since 1970"),
         Column(name="core_stop_ns", type=pa.int64(), doc="end of what the window alone answers for, ns since 1970"),

@@ -51,6 +51,9 @@ _FIXED_HEADER = [
 """SEED manual 2.4, chapter 8, "Fixed Section of Data Header", 48 bytes."""
 
 
+_DAYS_BEFORE_YEAR = np.arange(1900, 2101).astype(str).astype("M8[D]").astype(np.int64)
+"""Days from 1970 to the first of January of each year from 1900 on."""
+
 _IS_QUALITY = np.isin(np.arange(256), list(b"DRMQ"))
 
 
@@ -222,8 +225,7 @@ def _is_valid(headers: NDArray[np.uint8], fixed: NDArray[np.void], chain: dict[i
 
 def _starts_ns(headers: NDArray[np.uint8], fixed: NDArray[np.void], chain: dict[int, int]) -> NDArray[np.int64]:
     """Start times: the header's, its time correction where not yet applied, and the microseconds of blockette 1001."""
-    years = (fixed["year"].astype(np.int64) - 1970).astype("M8[Y]").astype("M8[D]").astype(np.int64)
-    days = years + fixed["day"].astype(np.int64) - 1
+    days = _DAYS_BEFORE_YEAR[fixed["year"] - 1900] + fixed["day"] - 1
     hours = days * 24 + fixed["hour"]
     seconds = (hours * 60 + fixed["minute"]) * 60 + fixed["second"]
     pending = (fixed["activity"] & _TIME_CORRECTION_APPLIED) == 0

@@ -86,7 +86,9 @@ def split_runs(index: RecordIndex, rows: NDArray[np.int64]) -> list[RecordRun]:
     runs = []
     for first, stop in pairwise(borders):
         while first < stop:
-            rate = float(np.median(rate_hz[first:stop]))
+            rate = float(rate_hz[first])
+            if not (rate_hz[first:stop] == rate).all():
+                rate = float(np.median(rate_hz[first:stop]))
             places = np.concatenate(([0], np.cumsum(count[first:stop])))
             drift_ns = np.abs(since_ns[first:stop] - since_ns[first] - places[:-1] * (1e9 / rate))
             strayed = np.flatnonzero(drift_ns > 1e9 / rate)

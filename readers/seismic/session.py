@@ -62,19 +62,21 @@ class ReadSession:
     ) -> None:
         self._resolve = resolve
         self._hash_content = hash_content
-        self._wanted: dict[str, dict[str, list[tuple[int, int, int]]]] = {}
-        self._last_use: dict[str, int] = {}
+        self._wanted: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)
+        last_use: dict[str, int] = {}
+        around_ns: dict[float | None, int] = {}
         for use, chunk in enumerate(chunks):
             if chunk.dim != "time_ns":
                 continue
             for address in chunk.inputs:
-                window, rate_hz = address.slices[0], address.rate_hz or 1.0
-                around = margin_ns(rate_hz) + int(1e9 / rate_hz) + 1
-                channels = self._wanted.setdefault(address.path, {})
-                channels.setdefault(address.source, []).append((window.start - around, window.stop + around, use))
-                self._last_use[address.path] = use
+                window, rate_hz = address.slices[0], address.rate_hz
+                around = around_ns.get(rate_hz)
+                if around is None:
+                    around = around_ns[rate_hz] = margin_ns(rate_hz) + int(1e9 / rate_hz) + 1 if rate_hz else 0
+                self._wanted[address.path, address.source].append((window.start - around, window.stop + around, use))
+                last_use[address.path] = use
         self._closing: dict[int, list[str]] = defaultdict(list)
-        for path, use in self._last_use.items():
+        for path, use in last_use.items():
             self._closing[use].append(path)
         self._dropping: dict[int, list[Block]] = defaultdict(list)
         self._files: dict[str, _OpenFile] = {}
@@ -107,7 +109,7 @@ class ReadSession:
         opened = self._open(address)
         track = opened.tracks.get(address.source)
         if track is None:
-            ranges = np.array(self._wanted[address.path][address.source], np.int64)
+            ranges = np.array(self._wanted[address.path, address.source], np.int64)
             track = opened.tracks[address.source] = _Track(opened.file.blocks(address.source, ranges))
             for block in track.blocks:
                 self._dropping[block.last_use].append(block)
@@ -116,6 +118,18 @@ class ReadSession:
             if block.values is None:
                 opened.file.load(block)
         return found
+
+    def covering(self, address: Address, start_ns: int) -> Block | None:
+        """Return the one block that holds the samples from a time on, if that takes no more than a look.
+
+        None says nothing: ask `blocks`.
+        """
+        opened = self._files.get(address.path)
+        track = opened.tracks.get(address.source) if opened is not None else None
+        if track is None or not track.is_ordered:
+            return None
+        place = bisect_right(track.stops_ns, start_ns)
+        return track.blocks[place] if place < len(track.blocks) else None
 
     def release(self, use: int) -> None:
         """Drop what no chunk after number `use` needs."""
@@ -168,7 +182,7 @@ class _Track:
         self.starts_ns, self.stops_ns = starts.tolist(), stops.tolist()
 
     def touching(self, low_ns: int, high_ns: int) -> list[Block]:
-        """Blocks with a sample whose nearest grid place may lie in the range; half a period is granted."""
+        """Blocks that reach into a time range, in the order of the file."""
         starts, stops, blocks = self.starts_ns, self.stops_ns, self.blocks
         if not self.is_ordered:
             return [

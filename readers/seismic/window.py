@@ -13,7 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s1batch.errors import SourceError
-from s1batch.readers.seismic.assemble import Placed, bridge, count_covered, fill, first_damage, place, stretches
+from s1batch.readers.seismic.assemble import (
+    Placed,
+    bridge,
+    count_covered,
+    fill,
+    first_damage,
+    is_even,
+    nearest_place,
+    place,
+    stretches,
+)
 from s1batch.readers.seismic.components import requested_components, role_of
 from s1batch.readers.seismic.lineage import empty_lineage
 from s1batch.readers.seismic.margin import margin_ns, resampling_ratio
@@ -80,6 +90,10 @@ class WindowReader:
         window = chunk.inputs[0].slices[0]
         rates = self._rates_of(chunk.inputs[0])
         steps = round((window.stop - window.start) * rates.sent_hz / 1e9)
+        if not rates.is_processed and self._spec.detrend == "none":
+            record = self._whole(chunk, layout, steps, rates, session)
+            if record is not None:
+                return record
         columns = [
             self._column(addresses, channel, window.start, window.stop, steps, rates, session)
             for addresses, channel in zip(layout.addresses, layout.channels, strict=True)
@@ -132,6 +146,46 @@ class WindowReader:
         series = Series(
             values_TC=wave_TC, rate_hz=rates.sent_hz, channels=layout.names, start_ns=window.start, units=units
         )
+        return Record(chunk=chunk, payload=series, lineage=lineage)
+
+    def _whole(self, chunk: Chunk, layout: _Layout, steps: int, rates: _Rates, session: ReadSession) -> Record | None:
+        """Return the window when each component is recorded in one decoded piece, which is nearly always.
+
+        It is what the general way gives, in a third of the time; None sends the window there.
+        """
+        start_ns, rate_hz = chunk.inputs[0].slices[0].start, rates.grid_hz
+        wave_TC = np.empty((steps, len(layout.addresses)), np.float32)
+        largest_shift_s, is_integer = 0.0, True
+        for number, addresses in enumerate(layout.addresses):
+            block = session.covering(addresses[0], start_ns) if len(addresses) == 1 else None
+            if block is None or block.damage or block.values is None or not is_even(block, rate_hz):
+                return None
+            nearest, shift_s = nearest_place(block, start_ns, rate_hz)
+            first = -nearest - block.first
+            if first < 0 or first + steps > len(block.values):
+                return None
+            out, kind = wave_TC[:, number], block.values.dtype.kind
+            _cast(out, block.values[first : first + steps])
+            if kind != "i":
+                is_integer = False
+                if not np.isfinite(out).all():
+                    return None
+            if abs(shift_s) > abs(largest_shift_s):
+                largest_shift_s = shift_s
+        units = "counts" if is_integer else ""
+        lineage = {
+            **layout.lineage,
+            "rate_hz": rates.recorded_hz,
+            "rate_sent_hz": rates.sent_hz,
+            "steps": steps,
+            "gap_frac": 0.0,
+            "pad_frac": 0.0,
+            "segments": 1,
+            "dropped": 0,
+            "units": units,
+            "time_shift_s": largest_shift_s,
+        }
+        series = Series(values_TC=wave_TC, rate_hz=rates.sent_hz, channels=layout.names, start_ns=start_ns, units=units)
         return Record(chunk=chunk, payload=series, lineage=lineage)
 
     def lineage(self, chunk: Chunk, session: ReadSession) -> dict[str, Any]:

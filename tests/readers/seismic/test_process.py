@@ -16,6 +16,7 @@ from s1batch.readers.seismic.spec import SeismicSource
 from tests.readers.seismic.waves import (
     SECOND,
     T0,
+    Values,
     chunk,
     counts,
     mseed,
@@ -38,7 +39,7 @@ def span(seconds: float) -> int:
     return T0 + round(seconds * SECOND)
 
 
-PROCESSING = {
+PROCESSING: dict[str, dict[str, Any]] = {
     "bandpass": {"filter": {"type": "bandpass", "freqmin_hz": 1, "freqmax_hz": 20}},
     "bandpass causal": {"filter": {"type": "bandpass", "freqmin_hz": 1, "freqmax_hz": 20, "zerophase": False}},
     "narrow": {"filter": {"type": "bandpass", "freqmin_hz": 2, "freqmax_hz": 2.3, "corners": 6}},
@@ -53,7 +54,7 @@ PROCESSING = {
 
 @pytest.mark.parametrize("name", PROCESSING)
 def test_a_window_equals_the_same_stretch_of_the_processed_hour(tmp_path: Path, name: str) -> None:
-    processing: dict[str, Any] = PROCESSING[name]
+    processing = PROCESSING[name]
     values = noise(HOUR * 100)
     (tmp_path / "a").write_bytes(mseed(Z, T0, values, reclen=4096))
     reader = seismic_reader(tmp_path, **processing)
@@ -76,8 +77,9 @@ def test_resampling_follows_absolute_time_wherever_the_window_begins(
     frequencies_hz = (0.5, 3.0, 0.85 * min(recorded_hz, sent_hz) / 2)
     offset_ns = 1_234_000
 
-    def signal(time_s: np.ndarray) -> np.ndarray:
-        return 1e4 * (5 + sum(np.sin(2 * np.pi * hz * time_s + hz) for hz in frequencies_hz))
+    def signal(time_s: Values) -> Values:
+        tones: Values = np.sum([np.sin(2 * np.pi * hz * time_s + hz) for hz in frequencies_hz], axis=0)
+        return 1e4 * (5 + tones)
 
     recorded = signal(np.arange(round(200 * recorded_hz)) / recorded_hz + offset_ns / 1e9)
     (tmp_path / "a").write_bytes(mseed(Z, T0 + offset_ns, recorded, recorded_hz))

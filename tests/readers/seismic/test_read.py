@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import os
 import pickle
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -283,6 +286,41 @@ def test_names_that_look_like_patterns_mean_themselves(tmp_path: Path) -> None:
     (tmp_path / "s.sac").rename(tmp_path / "s[1]*.sac")
     record = read_one(seismic_reader(tmp_path), chunk(T0, T0 + SECOND, [(Z, "s[1]*.sac")]))
     np.testing.assert_array_equal(wave(record)[:, 0], values[:100])
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2"])
+def test_compressed_files_read_like_plain_ones(tmp_path: Path, suffix: str) -> None:
+    values = day(tmp_path)
+    plain = (tmp_path / "day").read_bytes()
+    (tmp_path / f"day{suffix}").write_bytes(gzip.compress(plain) if suffix == ".gz" else bz2.compress(plain))
+    record = read_one(seismic_reader(tmp_path), chunk(T0, T0 + SECOND, [(Z, f"day{suffix}")]))
+    np.testing.assert_array_equal(wave(record)[:, 0], values[0][:100])
+    assert record.lineage["source_sizes"] == [(tmp_path / f"day{suffix}").stat().st_size]
+
+
+def test_threads_may_read_at_once(tmp_path: Path) -> None:
+    values = day(tmp_path)
+    reader = seismic_reader(tmp_path)
+    wanted = [chunk(T0 + k * SECOND, T0 + (k + 1) * SECOND, [(Z, "day")]) for k in range(600)]
+    with ThreadPoolExecutor(4) as pool:
+        for got in pool.map(lambda _: read_waves(reader, wanted), range(4)):
+            np.testing.assert_array_equal(np.concatenate(got)[:, 0], values[0])
+
+
+def test_a_clock_that_drifts_keeps_every_sample_within_a_period_of_its_time(tmp_path: Path) -> None:
+    """Header says 100 Hz, the records' times say 99.9: single samples are bridged, and nothing runs away."""
+    data, sent = b"", counts(60_000)
+    for number in range(60):
+        data += mseed(Z, T0 + round(number * 1000 * SECOND / 99.9), sent[number * 1000 : number * 1000 + 1000])
+    (tmp_path / "a").write_bytes(data)
+    wanted = [chunk(T0 + k * 60 * SECOND, T0 + (k + 1) * 60 * SECOND, [(Z, "a")]) for k in range(10)]
+    found = list(seismic_reader(tmp_path).read(wanted))
+    got = np.concatenate([wave(record)[:, 0] for record in found])
+    at = np.rint(np.arange(60_000) * 100 / 99.9).astype(int)
+    near = [got[np.clip(at + shift, 0, len(got) - 1)] == sent for shift in (-1, 0, 1)]
+    assert np.any(near, axis=0)[:-100].all()
+    assert sum(record.lineage["gap_frac"] * 6000 for record in found) == pytest.approx(60, abs=3)
+    assert all(abs(record.lineage["time_shift_s"]) < 0.0051 for record in found)
 
 
 def test_hash_records_each_file_once(tmp_path: Path) -> None:
