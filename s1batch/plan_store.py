@@ -37,6 +37,8 @@ GROUP_ROWS = 8192
 MAX_GROUP_ROWS = 65536
 """A part with more lines than this is spread over several row groups."""
 
+_VERDICTS = ["chunk_key", "part", "admission", "reason"]
+
 
 class _TableFile:
     """A Parquet file that grows by row groups under a temporary name."""
@@ -209,12 +211,12 @@ class PlanStore:
         Raises:
             ResultsError: There is no such part, or the plan is damaged.
         """
-        keys: list[str] = self._part_table(part, ["chunk_key", "part"]).column("chunk_key").to_pylist()
+        keys: list[str] = self._part_table(part, _VERDICTS).column("chunk_key").to_pylist()
         return keys
 
     def refusals(self, part: int) -> dict[str, tuple[str, str | None]]:
         """Return outcome and reason of the chunks of a part that are refused by the plan, by chunk key."""
-        table = self._part_table(part, ["chunk_key", "part", "admission", "reason"])
+        table = self._part_table(part, _VERDICTS)
         table = table.filter(pc.is_valid(table.column("admission")))
         return {line["chunk_key"]: (line["admission"], line["reason"]) for line in table.to_pylist()}
 

@@ -199,6 +199,8 @@ class LeaseKeeper:
 
     def acquire(self, name: str) -> Lease:
         """Take a lease; see `lease`."""
+        if self._stop.is_set():
+            raise ValueError("this keeper of leases is closed")
         make_folder(self._folder)
         path = self._folder / f"{name}.json"
         with results_errors(path):
@@ -245,8 +247,6 @@ class LeaseKeeper:
             os.close(handle)
         lease = Lease(name, path, token)
         with self._lock:
-            if self._stop.is_set():
-                raise ValueError("this keeper of leases is closed")
             self._held[token] = lease
             if self._thread is None:
                 self._thread = threading.Thread(target=self._beat, name="s1batch-lease-heartbeat", daemon=True)

@@ -16,7 +16,7 @@ from typing import Literal
 import polars as pl
 import pyarrow as pa
 
-from s1batch.accounting import Account, take_account
+from s1batch.accounting import RATE_TOLERANCE, Account, take_account
 from s1batch.errors import ResultsError
 from s1batch.plan_store import PlanStore
 from s1batch.records import OUTCOMES, REASONS, InventoryItem
@@ -42,6 +42,7 @@ Code = Literal[
     "reason_unknown",
     "refusal_differs",
     "samples_missing",
+    "samples_overlap",
     "account_unbalanced",
     "merged_unknown_chunk",
     "source_changed",
@@ -49,7 +50,7 @@ Code = Literal[
     "journal_damaged",
 ]
 
-_WARNINGS: frozenset[Code] = frozenset({"journal_left", "journal_damaged"})
+_WARNINGS: frozenset[Code] = frozenset({"journal_left", "journal_damaged", "samples_overlap"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +149,7 @@ def _verify(plan: PlanStore, store: ResultsStore, sources: SourceCheck | None) -
     if sound:
         account = take_account(plan, store.scan())
         findings += _check_account(account)
+        findings += _check_overlap(plan)
     findings += _check_merged(plan, store)
     if sources is not None:
         findings += _check_sources(plan, sources)
@@ -251,6 +253,30 @@ def _check_account(account: Account) -> Iterator[Finding]:
             yield Finding(
                 code="account_unbalanced", text=f"{who}: the parts do not add up to {tally.archive} {tally.unit}"
             )
+
+
+def _check_overlap(plan: PlanStore) -> Iterator[Finding]:
+    """Two selected stretches of one channel and rate at the same time are counted twice, unless they are the same."""
+    series = plan.inventory().filter(
+        (pl.col("status") == "selected") & (pl.col("unit") == "samples") & (pl.col("rate_hz") > 0)
+    )
+    same = pl.col("source") == pl.col("source").shift(1)
+    same &= (pl.col("rate_hz") / pl.col("rate_hz").shift(1) - 1).abs() <= RATE_TOLERANCE
+    interval_ns = 1e9 / pl.col("rate_hz")
+    shared = (pl.min_horizontal("stop", pl.col("stop").shift(1)) - pl.col("start")) / interval_ns
+    found = (
+        series.select("source", "start", "stop", "rate_hz")
+        .sort("source", "start", "stop")
+        .select("source", pl.when(same & (shared > 0.5)).then(shared.round()).cast(pl.Int64).alias("shared"))
+        .drop_nulls()
+        .group_by("source")
+        .agg(pl.col("shared").sum())
+        .sort("source")
+        .collect()
+    )
+    for source, count in found.iter_rows():
+        text = f"{source}: about {count} samples are selected from two files at once, and counted twice"
+        yield Finding(code="samples_overlap", text=text, count=count)
 
 
 def _check_merged(plan: PlanStore, store: ResultsStore) -> Iterator[Finding]:

@@ -187,8 +187,8 @@ def test_heartbeats_touch_the_lease(tmp_path: Path) -> None:
 
 def test_of_racing_processes_exactly_one_wins(tmp_path: Path) -> None:
     """Three processes, free leases and leases of a dead process, each taken by all at the same moment."""
-    names = [f"part-{number:06d}" for number in range(120)]
-    child = victim.start(victim.die_with_lease, tmp_path / "leases", names[::2])
+    names = [f"part-{number:06d}" for number in range(300)]
+    child = victim.start(victim.die_with_lease, tmp_path / "leases", names[100:])
     child.join()
     barrier = victim.context().Barrier(3)
     racers = [

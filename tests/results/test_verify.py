@@ -11,6 +11,7 @@ import pytest
 
 from s1batch.columns import Column
 from s1batch.errors import ResultsError
+from s1batch.plan_store import PlanStore
 from s1batch.records import InventoryItem, PlanEntry, Refusal, Row
 from s1batch.results.journal import write_journal
 from s1batch.results.layout import Layout
@@ -204,6 +205,21 @@ def test_dropped_samples_are_found(tmp_path: Path) -> None:
         part.finish([entry.chunk.key for entry in planned])
     (finding,) = verify(tmp_path).findings
     assert (finding.code, finding.count) == ("samples_missing", 6_000)
+
+
+def test_samples_selected_from_two_files_are_named(tmp_path: Path) -> None:
+    """Stretches that touch, or are offset by less than a sample, are not; another rate is another stream."""
+    half = 30 * 10**9
+    items = [stretch(0, 6_000), stretch(MINUTE_NS - 4_000_000, 6_000), stretch(MINUTE_NS + half, 3_000, rate_hz=50.0)]
+    write_plan(tmp_path, [*minutes(4), window(MINUTE_NS, 3 * MINUTE_NS, rate_hz=50.0), *items])
+    with ResultsStore(tmp_path, SCHEMA):
+        pass
+    assert codes(verify(tmp_path)) == []
+    with PlanStore(tmp_path).extend() as writer:
+        writer.add(stretch(MINUTE_NS + half // 3, 6_000))
+    verdict = verify(tmp_path)
+    assert [(finding.code, finding.count) for finding in verdict.findings] == [("samples_overlap", 5_000)]
+    assert verdict.ok
 
 
 def test_a_chunk_planned_twice_is_found(tmp_path: Path) -> None:

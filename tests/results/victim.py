@@ -149,3 +149,7 @@ def append_until_full(path: Path, limit_bytes: int, report: Path) -> None:
         kept = list(part.rows)
         last = rows[-1].chunk_key if rows[-1].chunk_key in kept else part.append(rows[-1]).chunk_key
     report.write_text(json.dumps({"refused": refused, "kept": kept, "last": last}))
+
+
+# What Arrow imports at its first conversion is loaded once, in the server that children are forked from.
+_WARMED = SCHEMA.to_table([SCHEMA.fit(each) for each in make_rows(3)]).num_rows
