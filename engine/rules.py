@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from s1batch.engine.tokens import (
     LMDEPLOY_LONGEST_SERIES,
     image_tokens,
+    is_poison_rate,
     safe_rate,
     series_tokens,
     shortest_series,
@@ -146,7 +147,7 @@ class Rules:
 
     def adapt(self, request: Request) -> Request:
         """Return the request with sampling rates that would break the engine declared as the nearest safe ones."""
-        if not self.nudges_rates or all(_told(part) == safe_rate(_told(part)) for part in request.series):
+        if not (self.nudges_rates and any(is_poison_rate(_told(part)) for part in request.series)):
             return request
         messages = tuple(
             replace(
@@ -168,7 +169,9 @@ class Rules:
 
     def prompt_tokens(self, shape: PromptShape) -> int:
         """Return the estimated tokens of the prompt: text, chat template, series and images."""
-        media = sum(SERIES_MARKERS + series_tokens(each.steps, self._rate(each)) for each in shape.series)
+        media = sum(
+            SERIES_MARKERS + series_tokens(each.steps, self._rate(each)) for each in shape.series if _has_rate(each)
+        )
         return TEMPLATE_TOKENS + shape.text_tokens + media + shape.images * TOKENS_PER_IMAGE
 
     def guides(self, *, schema: bool, thinking: bool) -> bool:
@@ -202,7 +205,7 @@ class Rules:
 
     def _one_series_refusal(self, series: SeriesShape) -> Refusal | None:
         steps, channels, rate_hz = series.steps, series.channels, series.rate_hz
-        if not (math.isfinite(rate_hz) and rate_hz > 0):
+        if not _has_rate(series):
             return _refuse("rate_missing", f"the sampling rate is {rate_hz!r} Hz; it must be positive")
         if channels < 1 or steps < channels:
             return _refuse(
@@ -225,7 +228,7 @@ class Rules:
 
     def _feature_refusal(self, shape: PromptShape) -> Refusal | None:
         if shape.thinking and not self.thinking:
-            return _refuse("thinking_not_supported", f"{self.name} cannot let the model think first")
+            return _refuse("thinking_not_supported", f"{self.name} has no way to ask for thinking")
         if shape.schema and not self.guided_json:
             return _refuse("schema_not_supported", f"{self.name} cannot force answers into a schema")
         if shape.tools and not self.tools:
@@ -258,14 +261,17 @@ def _refuse(reason: Reason, detail: str) -> Refusal:
     return Refusal(outcome="refused", reason=reason, detail=detail)
 
 
+def _has_rate(series: SeriesShape) -> bool:
+    return 0 < series.rate_hz < math.inf
+
+
 def _told(part: SeriesPart) -> float:
     return part.declared_rate_hz or part.rate_hz
 
 
 def _nudged(part: SeriesPart) -> SeriesPart:
     told = _told(part)
-    safe = safe_rate(told)
-    return part if safe == told else replace(part, declared_rate_hz=safe)
+    return replace(part, declared_rate_hz=safe_rate(told)) if is_poison_rate(told) else part
 
 
 def _array_refusal(values: NDArray[Any]) -> Refusal | None:
@@ -334,7 +340,13 @@ _ALL = (
         guided_json=False,
         source="transformers serve (5.x): takes no response_format; transformers 5.23 does not know the model's series",
     ),
-    Rules(name="openai", modalities=_NO_SERIES, source="the OpenAI chat completions interface: no time-series content"),
+    Rules(
+        name="openai",
+        modalities=_NO_SERIES,
+        thinking=False,
+        source="the OpenAI chat completions interface: no time-series content, no way to ask for thinking that all "
+        "servers know",
+    ),
     Rules(
         name="reference",
         modalities=frozenset({"text", "series"}),
