@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
@@ -134,3 +137,18 @@ def test_tokens_are_counted_exactly(chat: ChatFormat) -> None:
     around = len(chat.prompt([user("")], thinking=True).ids)
     assert len(prompt.ids) == around + chat.count_tokens(text)
     assert chat.count_tokens("12345") == 5
+
+
+def test_transformers_reads_the_same_files_the_same_way(chat: ChatFormat, nano_folder: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    template = (nano_folder / "chat_template.jinja").read_text(encoding="utf-8")
+    other: Any = PreTrainedTokenizerFast(tokenizer_file=str(nano_folder / "tokenizer.json"), chat_template=template)  # type: ignore[no-untyped-call]
+    content = [{"type": "time_series"}, {"type": "text", "text": "a 12 <b> é"}]
+    messages: list[dict[str, Any]] = [{"role": "system", "content": "S"}, {"role": "user", "content": content}]
+    tools = [{"type": "function", "function": {"name": "<é"}}]
+    for variables in ({}, {"enable_thinking": False}, {"enable_thinking": None}, {"tools": tools}):
+        text = chat.render(messages, **variables)
+        assert text == other.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **variables)
+        ids = Tokenizer.from_str(chat.tokenizer_json).encode(text, add_special_tokens=False).ids
+        assert other(text, add_special_tokens=False).input_ids == ids

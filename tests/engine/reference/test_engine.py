@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,19 @@ import jsonschema
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from torch import Tensor
 
 from s1batch.config import answer_fields
 from s1batch.engine.base import Engine
+from s1batch.engine.reference.cache import Segment
+from s1batch.engine.reference.chat import ChatFormat
 from s1batch.engine.reference.checkpoint import initialise, save_checkpoint
 from s1batch.engine.reference.engine import ReferenceEngine
+from s1batch.engine.reference.generate import BLOCK
+from s1batch.engine.reference.model import InternS1Pro
 from s1batch.engine.reference.spec import ReferenceEngineSpec, open_reference
 from s1batch.errors import EngineUnavailable, UsageError
-from s1batch.records import ImagePart, Message, Request, Response, SeriesPart, TextPart
+from s1batch.records import ImagePart, Message, ModelIdentity, Request, Response, SeriesPart, TextPart
 from tests.engine.reference.conftest import ask, small_config
 
 SCHEMA: dict[str, Any] = {
@@ -210,3 +216,29 @@ def test_the_job_file_block_the_identity_and_token_counts_need_no_torch() -> Non
         "assert not {'torch', 'llguidance'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class BreaksWhileDecoding(InternS1Pro):
+    """A network with a programming error that shows only in a decoding step."""
+
+    def states(self, embedded_TH: Tensor, segments: Sequence[Segment]) -> Tensor:
+        """Fail on the shape of a decoding step."""
+        if embedded_TH.shape[0] == BLOCK:
+            raise ZeroDivisionError("broken")
+        return super().states(embedded_TH, segments)
+
+
+async def test_a_broken_engine_says_so_to_everybody_and_leaves_nobody_waiting(
+    chat: ChatFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    died: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    network = BreaksWhileDecoding(small_config(vocab_size=1024))
+    engine = ReferenceEngine(model=network, chat=chat, identity=ModelIdentity(name="broken"), max_batch=2, threads=1)
+    async with asyncio.timeout(20):
+        results = await asyncio.gather(*(engine.answer(ask(f"{n}")) for n in range(5)), return_exceptions=True)
+    assert all(isinstance(result, EngineUnavailable) and "broken" in str(result) for result in results)
+    with pytest.raises(EngineUnavailable, match="broken"):
+        await engine.answer(ask())
+    await engine.aclose()
+    assert [args.exc_type for args in died] == [ZeroDivisionError]
