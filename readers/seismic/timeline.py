@@ -70,16 +70,16 @@ def runs(lane: Lane, grid: ChunkGrid, rate_hz: float) -> Iterator[Run]:
     for piece, component in order:
         if run is not None:
             low, first, stop = _place(piece, run.anchor_ns, rate_hz)
-            if not grid.bridges(low - run.intervals[-1][1]):
+            if not grid.bridges(first - run.intervals[-1][1]):
                 yield run
                 run = None
         if run is None:
             run = Run(anchor_ns=piece.start_ns, intervals=[], tracks={})
             low, first, stop = _place(piece, piece.start_ns, rate_hz)
-        if run.intervals and low <= run.intervals[-1][1]:
-            run.intervals[-1] = (run.intervals[-1][0], max(run.intervals[-1][1], stop))
+        if run.intervals and first <= run.intervals[-1][1]:
+            run.intervals[-1] = (min(run.intervals[-1][0], first), max(run.intervals[-1][1], stop))
         else:
-            run.intervals.append((low, stop))
+            run.intervals.append((first, stop))
         track = run.tracks.setdefault(component, Track())
         track.lows.append(low)
         track.firsts.append(first)
@@ -104,13 +104,13 @@ def nearby(pieces: list[Piece], starts_ns: list[int], begin_ns: int, end_ns: int
 
 
 def _place(piece: Piece, anchor_ns: int, rate_hz: float) -> tuple[int, int, int]:
-    """Return low, first and stop of a piece on the grid.
+    """Return low, first and stop of a piece on the grid; at least one point is from first to stop.
 
     The last point is at or before the last sample, or, when the grid is finer than the samples, within the period
     that the last sample stands for.
     """
-    # One nanosecond of tolerance: both times were rounded.
-    first = index_of(piece.start_ns, anchor_ns, rate_hz)
-    low = min(first, index_before(piece.start_ns + 1, anchor_ns, rate_hz))
     stop = max(index_before(piece.last_ns, anchor_ns, rate_hz) + 1, index_of(piece.stop_ns, anchor_ns, rate_hz))
+    first = min(index_of(piece.start_ns, anchor_ns, rate_hz), stop - 1)
+    # One nanosecond of tolerance: both times were rounded.
+    low = min(first, index_before(piece.start_ns + 1, anchor_ns, rate_hz))
     return low, first, stop
