@@ -20,8 +20,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from s1batch.api import Plan, Results, open_results, plan, run
     from s1batch.errors import S1BatchError
-    from s1batch.jobfile import JobFile, load_job
     from s1batch.execution import RunOptions
+    from s1batch.jobfile import JobFile, load_job
 
 _HOME = {
     "run": "s1batch.api",

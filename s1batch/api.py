@@ -13,6 +13,7 @@ from s1batch.accounting import Account, take_account
 from s1batch.assembly import EngineFacts, engine_facts, make_job, make_reader
 from s1batch.engine.rules import RULES
 from s1batch.errors import ResultsError
+from s1batch.execution import RunOptions, RunSummary, execute
 from s1batch.jobfile import JobLike, LoadedJob, load_job
 from s1batch.plan_store import PlanStore
 from s1batch.planner import PlanTotals
@@ -20,7 +21,6 @@ from s1batch.results.schema import RowSchema
 from s1batch.results.status import Status, status
 from s1batch.results.store import ResultsStore
 from s1batch.results.verify import Verdict, verify
-from s1batch.execution import RunOptions, RunSummary, execute
 from s1batch.runspec import RunSpec, read_run_spec
 from s1batch.source_check import check_item
 

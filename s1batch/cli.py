@@ -130,8 +130,8 @@ def run(
     accept: str | None,
 ) -> None:
     """Run a job, or go on with it."""
-    from s1batch.jobfile import load_job
     from s1batch.execution import RunOptions, execute
+    from s1batch.jobfile import load_job
     from s1batch.run_report import summary_lines
     from s1batch.subset import Shard
 

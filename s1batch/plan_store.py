@@ -1,8 +1,9 @@
 """The plan and the inventory on disk: written once, in bounded memory, and read part by part.
 
 `plan.parquet` holds one line for each chunk, in the order of the parts; `inventory.parquet` the archive as the reader
-found it. An extension writes `plan-0001.parquet`, which holds the chunks that are new, and `inventory-0001.parquet`, which
-holds the whole archive as it was found then, beside them and touches no older file. A plan file is renamed into place last, so a generation whose plan file is there is complete, and one without is none.
+found it. An extension writes two files beside them and touches no older one: `plan-0001.parquet` holds the chunks that
+are new, `inventory-0001.parquet` the whole archive as it was found then. A plan file is renamed into place last, so a
+generation whose plan file is there is complete, and one without is none.
 
 Row groups end where parts end, so that reading one part decodes little else.
 """

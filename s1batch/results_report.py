@@ -20,9 +20,8 @@ def status_lines(status: Status) -> list[str]:
     for outcome, reason, count in status.outcomes:
         lines.append(f"  {count:>9,}  {outcome:<10}  {reason}".rstrip())
     if status.output_tokens or status.prompt_tokens:
-        lines.append(
-            f"tokens: {status.prompt_tokens:,} prompt ({status.cached_tokens:,} cached), {status.output_tokens:,} output"
-        )
+        prompt = f"{status.prompt_tokens:,} prompt ({status.cached_tokens:,} cached)"
+        lines.append(f"tokens: {prompt}, {status.output_tokens:,} output")
     if status.last_ns is not None:
         rate = f", {status.rows_per_s:,.1f} rows/s lately" if status.rows_per_s is not None else ""
         lines.append(f"last row: {format_ns(status.last_ns // 10**9 * 10**9)}{rate}")

@@ -123,6 +123,7 @@ class TestGoingOn:
         assert extended.summary.added == 5
         verdict = extended.verify()
         assert verdict.complete
+        assert verdict.account is not None
         assert [tally.archive for tally in verdict.account.totals] == [2 * 3 * 30_000 + 6000]
         after = table(extended)
         assert after.filter(pl.col("chunk_key").is_in(before["chunk_key"].to_list())).equals(before)

@@ -143,7 +143,7 @@ def test_transformers_reads_the_same_files_the_same_way(chat: ChatFormat, nano_f
     from transformers import PreTrainedTokenizerFast
 
     template = (nano_folder / "chat_template.jinja").read_text(encoding="utf-8")
-    other: Any = PreTrainedTokenizerFast(tokenizer_file=str(nano_folder / "tokenizer.json"), chat_template=template)  # type: ignore[no-untyped-call]
+    other: Any = PreTrainedTokenizerFast(tokenizer_file=str(nano_folder / "tokenizer.json"), chat_template=template)
     content = [{"type": "time_series"}, {"type": "text", "text": "a 12 <b> é"}]
     messages: list[dict[str, Any]] = [{"role": "system", "content": "S"}, {"role": "user", "content": content}]
     tools = [{"type": "function", "function": {"name": "<é"}}]
