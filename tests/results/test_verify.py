@@ -216,7 +216,8 @@ def test_samples_selected_from_two_files_are_named(tmp_path: Path) -> None:
         pass
     assert codes(verify(tmp_path)) == []
     with PlanStore(tmp_path).extend() as writer:
-        writer.add(stretch(MINUTE_NS + half // 3, 6_000))
+        for item in [*items, stretch(MINUTE_NS + half // 3, 6_000)]:
+            writer.add(item)
     verdict = verify(tmp_path)
     assert [(finding.code, finding.count) for finding in verdict.findings] == [("samples_overlap", 5_000)]
     assert verdict.ok
