@@ -3,18 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PIP_FLAGS := --quiet --disable-pip-version-check
+PIP_FLAGS := -qq --disable-pip-version-check
 
 .PHONY: demo test test-slow lint bench clean
 
 $(STAMP): pyproject.toml constraints/cpu.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints/cpu.txt torch==2.13.0
-	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints/cpu.txt -e '.[dev]'
-	touch $(STAMP)
+	@echo "Installing into $(VENV); the first time this takes a minute or two."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints/cpu.txt torch==2.13.0
+	@$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints/cpu.txt -e '.[dev]'
+	@touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/python examples/demo/run.py
+	@$(BIN)/python examples/demo/run.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -16,7 +16,7 @@ _PARTS = (
     ("seismic reader", ("pymseed", "obspy", "scipy"), "pip install s1batch"),
     ("worker processes", ("dask", "distributed"), "pip install s1batch"),
     (
-        "LMDeploy in process",
+        "LMDeploy's server on this machine",
         ("lmdeploy",),
         "on a machine with CUDA: pip install -c constraints/lmdeploy.txt 's1batch[lmdeploy]'",
     ),

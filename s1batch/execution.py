@@ -16,7 +16,7 @@ from s1batch.errors import LockedError, UsageError
 from s1batch.jobfile import LoadedJob
 from s1batch.jobs.base import Job
 from s1batch.plan_store import PlanStore
-from s1batch.planning import extend_plan, unplanned_files, write_plan
+from s1batch.planning import check_shared_endpoints, extend_plan, unplanned_files, write_plan
 from s1batch.progress import ProgressWatch
 from s1batch.readers.base import Reader
 from s1batch.records import Outcome
@@ -138,7 +138,7 @@ def execute(
         if not tasks:
             say(f"{path}: all {subset.chunks:,} chunks have their row; nothing to do")
         else:
-            _carry_out(loaded, facts, path, subset, before, tasks, options, say, stop, terminal)
+            _carry_out(loaded, facts, path, plan, subset, before, tasks, options, say, stop, terminal)
         merged = _merge(job, store, plan, path)
         outcomes, reasons = subset.tally(store)
     accept = options.accept if options.accept is not None else loaded.spec.run.accept
@@ -217,6 +217,7 @@ def _carry_out(
     loaded: LoadedJob,
     facts: EngineFacts,
     path: Path,
+    plan: PlanStore,
     subset: Subset,
     before: int,
     tasks: Sequence[PartTask],
@@ -229,6 +230,8 @@ def _carry_out(
     asked = options.scheduler or loaded.spec.run.scheduler
     choice = choose(asked, workers, len(tasks), loaded.spec.engine.kind)
     say(f"scheduler: {choice.name} ({choice.why})")
+    if choice.name != "inline" or (options.shard is not None and options.shard.count > 1):
+        check_shared_endpoints(facts.rules, plan)
     setup = SessionSetup(loaded=loaded, facts=facts, results=path)
     terminal = sys.stderr.isatty() if terminal is None else terminal
     samples = Layout(path).metrics / "throughput.jsonl"

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from s1batch.assembly import EngineFacts, make_sampling, text_counter
+from s1batch.engine.rules import Rules
+from s1batch.errors import UsageError
 from s1batch.jobfile import LoadedJob
 from s1batch.jobs.base import Job
 from s1batch.plan_store import PlanStore, PlanWriter
@@ -57,6 +59,30 @@ def unplanned_files(reader: Reader, plan: PlanStore) -> int:
     """Return how many files the archive has that the plan does not know."""
     known = set(plan.inventory().select("path").unique().collect()["path"])
     return sum(path not in known for path in reader.files())
+
+
+def check_shared_endpoints(rules: Rules, plan: PlanStore) -> None:
+    """Refuse series of mixed shapes at endpoints that several clients feed without knowing of each other.
+
+    One client keeps batching classes apart; several cannot, and two series of different shapes that such an engine
+    prefills together break it or corrupt the answers.
+
+    Raises:
+        UsageError: The plan asks about series of more than one shape, and the engine must not meet them together.
+    """
+    import polars as pl
+
+    if not rules.exclusive_series:
+        return
+    shapes = plan.scan().filter(pl.col("admission").is_null() & pl.col("steps").is_not_null())
+    count = shapes.select("steps", "channels", "rate_hz").unique().select(pl.len()).collect().item()
+    if count > 1:
+        raise UsageError(
+            f"the plan has series of {count} different shapes, which {rules.name} must not prefill together, and "
+            "several clients cannot keep them apart; run without shards and with --scheduler inline, or give all "
+            "windows one shape (source.rate_hz, window.tail: shift or pad), or start the server with single-prefill "
+            "settings and set engine.single_prefill"
+        )
 
 
 def _new(items: Iterable[InventoryItem | PlanEntry], known: frozenset[str]) -> Iterator[InventoryItem | PlanEntry]:

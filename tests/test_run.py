@@ -10,8 +10,11 @@ import polars as pl
 import pytest
 
 import s1batch
+from s1batch.engine.rules import RULES
 from s1batch.errors import ConflictError, Interrupted, LockedError, UsageError
 from s1batch.execution import RunOptions
+from s1batch.plan_store import PlanStore
+from s1batch.planning import check_shared_endpoints
 from s1batch.subset import Shard
 from tests.archives import START, pick_job, write_archive, write_trace
 
@@ -190,3 +193,24 @@ class TestTheTable:
         for path in (tmp_path / "out").rglob("*"):
             if path.is_file():
                 assert os.environ["S1_KEY"].encode() not in path.read_bytes()
+
+
+class TestSharedEndpoints:
+    """Several clients cannot keep series of different shapes apart, so such a plan is refused there."""
+
+    @pytest.fixture
+    def plan(self, archive, tmp_path):
+        write_trace(archive / "slow.mseed", np.arange(3000), station="SLOW", rate=50.0)
+        s1batch.run(pick_job(archive), tmp_path / "out")
+        return PlanStore(tmp_path / "out")
+
+    def test_mixed_shapes_are_refused_with_what_to_do(self, plan):
+        with pytest.raises(UsageError, match=r"2 different shapes.*single_prefill"):
+            check_shared_endpoints(RULES["lmdeploy"], plan)
+
+    def test_an_engine_that_takes_them_together_may_be_shared(self, plan):
+        check_shared_endpoints(RULES["lmdeploy_single_prefill"], plan)
+
+    def test_one_shape_may_be_shared(self, archive, tmp_path):
+        s1batch.run(pick_job(archive), tmp_path / "out")
+        check_shared_endpoints(RULES["lmdeploy"], PlanStore(tmp_path / "out"))
