@@ -14,32 +14,19 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from s1batch import __version__
 from s1batch.config import Config, placement
+from s1batch.engine.rules import RULES, Rules, estimate_text_tokens
 from s1batch.engine.stored_answers import StoredAnswers
-from s1batch.engine.tokens import safe_rate
 from s1batch.errors import EngineError, EngineUnavailable, UsageError
-from s1batch.records import Message, ModelIdentity, Refusal, Request, Response, SeriesPart
+from s1batch.records import ModelIdentity, Refusal, Request, Response
 
 Answers = Callable[[Request], Response | str | Awaitable[Response | str]]
 """A function that answers a request, plain or async; a plain one must be quick, for nothing else runs meanwhile."""
-
-
-class AdmissionRules(Protocol):
-    """What a replay engine asks of `s1batch.engine.rules`, to stand in for a particular engine."""
-
-    def adapt(self, request: Request) -> Request:
-        """Return the request as that engine would get it."""
-
-    def admit_request(self, request: Request, text_tokens: int) -> Refusal | None:
-        """Return why that engine must not be asked, or None."""
-
-    def batch_class(self, request: Request) -> Hashable | None:
-        """Return the class of requests that may be in flight together with this one there."""
 
 
 class ReplayEngine:
@@ -61,7 +48,7 @@ class ReplayEngine:
         answers: Answers | StoredAnswers,
         *,
         model: ModelIdentity,
-        rules: AdmissionRules | None = None,
+        rules: Rules | None = None,
         latency_s: float | Callable[[Request], float] = 0.0,
     ) -> None:
         self._answers = answers
@@ -82,23 +69,22 @@ class ReplayEngine:
     def adapt(self, request: Request) -> Request:
         """Return the request as it was asked when its answer was stored.
 
-        An engine may have been told a neighbouring sampling rate in place of one that would have broken it, and
-        that is part of the fingerprint: the nudged form is tried when the request itself is not known.
+        LMDeploy may have been told a neighbouring sampling rate in place of one that would have broken it, and that is
+        part of the fingerprint: the adapted form is tried when the request itself is not known.
         """
         if self._rules is not None:
             request = self._rules.adapt(request)
-        if isinstance(self._answers, StoredAnswers) and request.series:
-            nudged = _with_safe_rates(request)
-            if nudged is not request and self._answers.get(request.fingerprint) is None:
-                return nudged if self._answers.get(nudged.fingerprint) is not None else request
+        if isinstance(self._answers, StoredAnswers) and self._answers.get(request.fingerprint) is None:
+            adapted = RULES["lmdeploy"].adapt(request)
+            if self._answers.get(adapted.fingerprint) is not None:
+                return adapted
         return request
 
     def admit(self, request: Request) -> Refusal | None:
         """Return the refusal of the rules, if there are any."""
         if self._rules is None:
             return None
-        text_tokens = -(-len(request.text.encode("utf-8", errors="replace")) // 3)
-        return self._rules.admit_request(request, text_tokens)
+        return self._rules.admit_request(request, estimate_text_tokens(request.text))
 
     def batch_class(self, request: Request) -> Hashable | None:
         """Return the class that the rules give, if there are any."""
@@ -202,7 +188,7 @@ class ReplayEngineSpec(Config):
                 )
         return stored
 
-    def open(self, rules: AdmissionRules | None = None) -> ReplayEngine:
+    def open(self, rules: Rules | None = None) -> ReplayEngine:
         """Index the stored answers, or import the function.
 
         Raises:
@@ -245,20 +231,3 @@ def _imported(function: str) -> Answers:
         raise UsageError(f"engine.function {function!r} is no function")
     answers: Answers = found
     return answers
-
-
-def _with_safe_rates(request: Request) -> Request:
-    """Return the request with poison sampling rates declared as the nearest safe ones; itself when there are none."""
-    if all(part.shape.rate_hz == safe_rate(part.shape.rate_hz) for part in request.series):
-        return request
-    return replace(request, messages=tuple(_message_with_safe_rates(message) for message in request.messages))
-
-
-def _message_with_safe_rates(message: Message) -> Message:
-    parts = tuple(
-        replace(part, declared_rate_hz=safe_rate(part.shape.rate_hz))
-        if isinstance(part, SeriesPart) and part.shape.rate_hz != safe_rate(part.shape.rate_hz)
-        else part
-        for part in message.parts
-    )
-    return replace(message, parts=parts)

@@ -8,9 +8,10 @@
     |   `-- LockedError         another run holds the results                       exit code 4
     |-- Interrupted             stopped by a signal; run again to go on             exit code 75
     |-- ResultsError            the results cannot be read or written               exit code 1
-    |-- SourceError             an input cannot be read: becomes a row              (never ends a run)
-    `-- EngineError             an engine failed on a request: becomes a row        (never ends a run)
-        `-- EngineUnavailable   the engine as a whole is gone                       exit code 1
+    `-- ReasonedError           one piece of data failed: becomes a row             (never ends a run)
+        |-- SourceError         an input cannot be read
+        `-- EngineError         an engine failed on a request
+            `-- EngineUnavailable   the engine as a whole is gone                   exit code 1
 
 A failure of one piece of data is no exception at the top: it becomes a row with an `Outcome` and a `Reason`.
 """
@@ -64,12 +65,12 @@ class ResultsError(S1BatchError):
     """The results directory is damaged, or cannot be written."""
 
 
-class SourceError(S1BatchError):
-    """One input cannot be read.
+class ReasonedError(S1BatchError):
+    """Something about one piece of data or one request failed; it becomes a row.
 
     Args:
         reason: Why, as one of the closed set of codes.
-        detail: What happened, to which file.
+        detail: What happened, to which file, or what the engine said.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -81,24 +82,13 @@ class SourceError(S1BatchError):
         return self.detail
 
 
-class EngineError(S1BatchError):
-    """An engine did not answer one request.
+class SourceError(ReasonedError):
+    """One input cannot be read."""
 
-    Args:
-        reason: Why, as one of the closed set of codes.
-        detail: What the engine said.
-    """
 
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(reason, detail)  # both, so that the error pickles
-        self.reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return self.detail
+class EngineError(ReasonedError):
+    """An engine did not answer one request."""
 
 
 class EngineUnavailable(EngineError):
     """The engine is gone for every request, not for one; the run stops rather than fail the whole archive."""
-
-    exit_code = 1

@@ -14,19 +14,13 @@ from hypothesis import strategies as st
 from s1batch.engine.feeder import UNWIND_S, Fed, Feeder, FeederStats
 from s1batch.engine.replay import ReplayEngine
 from s1batch.errors import EngineError, EngineUnavailable, Interrupted
-from s1batch.records import Reason, Refusal, Request, Response
+from s1batch.records import Reason, Request, Response
 from tests.engine.build import MODEL, text_request
 from tests.engine.virtual_loop import run_virtually
 
 
-class Letters:
+class LetterEngine(ReplayEngine):
     """The batching class is the text's first letter; a dash goes with everybody."""
-
-    def adapt(self, request: Request) -> Request:
-        return request
-
-    def admit_request(self, request: Request, text_tokens: int) -> Refusal | None:
-        return None
 
     def batch_class(self, request: Request) -> Hashable | None:
         letter = request.text[0]
@@ -90,7 +84,7 @@ class Script:
 
 def feeder_of(script: Script, *, switch_after_requests: int | None = None, cache_entries: int = 1000) -> Feeder:
     return Feeder(
-        ReplayEngine(script, model=MODEL, rules=Letters()),
+        LetterEngine(script, model=MODEL),
         max_in_flight=script.most,
         cache_entries=cache_entries,
         cache_bytes=1 << 20,
