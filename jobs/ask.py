@@ -62,7 +62,7 @@ class AskJob:
         Raises:
             SourceError: A template fails on this record.
         """
-        names = names_of(record)
+        names = names_of(record, self.prompt.names | (self.system.names if self.system else frozenset()))
         question = self.prompt.render(names)
         shared, neutralised = neutralise(self._schema_text())
         neutralised += question.neutralised

@@ -101,7 +101,8 @@ class SeismicPickJob:
             raise SourceError(
                 "prompt_error", "seismic-pick needs a series from a reader of waveforms; use an ask job for other data"
             )
-        names = names_of(record)
+        used = [template.names for template in (self.prompt, self.note, self.system) if template is not None]
+        names = names_of(record, frozenset().union(*used))
         prompt = self.prompt.render(names)
         parts: list[TextPart | SeriesPart] = [
             TextPart(text=prompt.text + "\n"),

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from s1batch.errors import JobFileError, SourceError
-from s1batch.records import Fields, Record
+from s1batch.records import Fields, Record, Series
 from s1batch.special_tokens import neutralise
+from s1batch.times import format_ns
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -71,7 +72,7 @@ class PromptTemplate:
             kind = type(outside).__name__.lower()
             raise JobFileError(f"{self.field}: line {outside.lineno}: a prompt reads no other files ({kind})")
 
-    @property
+    @cached_property
     def names(self) -> frozenset[str]:
         """The names that the template uses and does not define itself."""
         from jinja2 import meta
@@ -116,13 +117,42 @@ class PromptTemplate:
         return {"source": self.source, "field": self.field}
 
 
-def names_of(record: Record) -> dict[str, Any]:
-    """Return what a template may use for a record; a field goes before a lineage value of the same name."""
+def names_of(record: Record, wanted: Collection[str] = ()) -> dict[str, Any]:
+    """Return what a template may use for a record.
+
+    The reader's lineage and, for a row of a table, its fields, which go first; `start` and `end` of a window (UTC);
+    `peak` and `rms` of a series by channel (largest absolute value and root mean square about the mean, in the unit of
+    the series), because an engine normalises the series and the model never sees its amplitude.
+
+    Args:
+        record: The record, with its payload.
+        wanted: The names that are used; `peak` and `rms` are computed only when they are among them.
+    """
     fields = dict(record.payload.values) if isinstance(record.payload, Fields) else {}
-    names = {**record.lineage, **fields, "lineage": dict(record.lineage)}
+    names = {**_window(record), **record.lineage, **fields, "lineage": dict(record.lineage)}
     if isinstance(record.payload, Fields):
         names["fields"] = fields
+    if isinstance(record.payload, Series) and not {"peak", "rms"}.isdisjoint(wanted):
+        names.update(_amplitude(record.payload))
     return names
+
+
+def _window(record: Record) -> dict[str, str]:
+    chunk = record.chunk
+    if chunk.dim != "time_ns" or chunk.start is None or chunk.stop is None:
+        return {}
+    return {"start": format_ns(chunk.start), "end": format_ns(chunk.stop)}
+
+
+def _amplitude(series: Series) -> dict[str, dict[str, float]]:
+    import numpy as np
+
+    centred_TC = series.values_TC - series.values_TC.mean(axis=0, dtype=np.float64)
+    peak, rms = np.abs(series.values_TC).max(axis=0), np.sqrt(np.mean(centred_TC**2, axis=0))
+    return {
+        name: {channel: float(f"{value:.6g}") for channel, value in zip(series.channels, values, strict=True)}
+        for name, values in (("peak", peak), ("rms", rms))
+    }
 
 
 def render_value(value: Any) -> Any:

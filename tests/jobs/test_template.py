@@ -7,13 +7,14 @@ import pickle
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s1batch.errors import JobFileError, SourceError
 from s1batch.jobs.template import LONGEST_PROMPT, PromptTemplate, names_of
-from s1batch.records import Address, Chunk, Fields, Record
+from s1batch.records import Address, Chunk, Fields, Record, Series, Slice
 from s1batch.special_tokens import contains_special
 
 
@@ -123,3 +124,21 @@ def test_a_template_travels_between_processes_after_use() -> None:
     template.render({"a": 1})
     assert pickle.loads(pickle.dumps(template)).render({"a": 2}).text == "2"
     assert template.names == {"a"}
+
+
+def series_record(values_TC: np.ndarray) -> Record:
+    window = (Slice(dim="time_ns", start=1_251_073_203_000_000_000, stop=1_251_073_233_500_000_000),)
+    chunk = Chunk((Address(root="archive", path="a.mseed", slices=window),))
+    series = Series(values_TC=values_TC.astype(np.float32), rate_hz=100.0, channels=("HHZ", "HHN"), units="m/s")
+    return Record(chunk=chunk, payload=series, lineage={"station": "RJOB"})
+
+
+def test_a_window_tells_its_times_and_on_request_its_amplitudes() -> None:
+    record = series_record(np.array([[1.0, 10.0], [-3.0, 10.0], [2.0, 10.0]]))
+    template = PromptTemplate("{{ station }} {{ start }} {{ end }} {{ peak.HHZ }} {{ rms }}", "job.prompt")
+    text = template.render(names_of(record, template.names)).text
+    assert text == ('RJOB 2009-08-24T00:20:03Z 2009-08-24T00:20:33.500Z 3.0 {"HHZ": 2.16025, "HHN": 0.0}')
+
+
+def test_amplitudes_are_not_computed_for_nothing() -> None:
+    assert "rms" not in names_of(series_record(np.zeros((3, 2))), {"station"})
