@@ -10,6 +10,7 @@ from s1batch.assembly import make_sampling
 from s1batch.engine.costs import PLAN_FACTORS, Estimate, Load, estimate
 from s1batch.engine.sizes import INTERN_S1_PRO, sizes_of
 from s1batch.records import SeriesShape
+from s1batch.wording import count
 
 COMMON_SHAPES = 5
 
@@ -18,12 +19,12 @@ def plan_lines(plan: Plan) -> list[str]:
     """Return chunks, coverage, refusals, tokens and the estimate."""
     totals = plan.totals
     lines = [plan.facts.told] if plan.facts.told else []
-    lines.append(f"{totals.chunks:,} chunks in {totals.parts:,} parts; {totals.asked:,} will be asked")
-    lines += [f"  {count:,} not asked: {reason}" for reason, count in sorted(totals.refused.items())]
+    lines.append(f"{count(totals.chunks, 'chunk')} in {count(totals.parts, 'part')}; {totals.asked:,} will be asked")
+    lines += [f"  {number:,} not asked: {reason}" for reason, number in sorted(totals.refused.items())]
     lines += plan.account.lines()
     if totals.shapes:
         common = totals.shapes.most_common(COMMON_SHAPES)
-        shapes = [f"{count:,} x ({steps}, {channels}) at {rate:g} Hz" for (steps, channels, rate), count in common]
+        shapes = [f"{number:,} x ({steps}, {channels}) at {rate:g} Hz" for (steps, channels, rate), number in common]
         if len(totals.shapes) > COMMON_SHAPES:
             shapes.append(f"{len(totals.shapes) - COMMON_SHAPES:,} more shapes")
         lines.append(f"series: {', '.join(shapes)}")
@@ -47,8 +48,8 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
         "refused": dict(sorted(totals.refused.items())),
         "account": plan.account.plain(),
         "series": [
-            {"steps": steps, "channels": channels, "rate_hz": rate, "chunks": count}
-            for (steps, channels, rate), count in totals.shapes.most_common()
+            {"steps": steps, "channels": channels, "rate_hz": rate, "chunks": number}
+            for (steps, channels, rate), number in totals.shapes.most_common()
         ],
         "prompt_tokens": totals.prompt_tokens,
         "output_tokens_at_most": _output_tokens(plan),
@@ -69,8 +70,8 @@ def _sized_model(plan: Plan) -> str:
 def _estimate(plan: Plan) -> Estimate:
     totals = plan.totals
     series = {
-        SeriesShape(steps=steps, channels=channels, rate_hz=rate): count
-        for (steps, channels, rate), count in totals.shapes.items()
+        SeriesShape(steps=steps, channels=channels, rate_hz=rate): number
+        for (steps, channels, rate), number in totals.shapes.items()
     }
     load = Load(
         requests=totals.asked, prompt_tokens=totals.prompt_tokens, output_tokens=_output_tokens(plan), series=series
@@ -91,8 +92,8 @@ def _estimate_line(plan: Plan) -> str:
     )
 
 
-def _bytes(count: int) -> str:
-    size = float(count)
+def _bytes(number: int) -> str:
+    size = float(number)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

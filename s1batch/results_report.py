@@ -8,17 +8,18 @@ from typing import Any
 from s1batch.results.status import Status
 from s1batch.results.verify import Verdict
 from s1batch.times import format_ns
+from s1batch.wording import count
 
 
 def status_lines(status: Status) -> list[str]:
     """Return how far a run is."""
     share = status.rows / status.chunks if status.chunks else 1.0
     lines = [
-        f"{status.rows:,} of {status.chunks:,} rows ({share:.1%}); "
-        f"{status.finished:,} of {status.parts:,} parts finished, {status.begun:,} begun"
+        f"{status.rows:,} of {count(status.chunks, 'row')} ({share:.1%}); "
+        f"{status.finished:,} of {count(status.parts, 'part')} finished, {status.begun:,} begun"
     ]
-    for outcome, reason, count in status.outcomes:
-        lines.append(f"  {count:>9,}  {outcome:<10}  {reason}".rstrip())
+    for outcome, reason, number in status.outcomes:
+        lines.append(f"  {number:>9,}  {outcome:<10}  {reason}".rstrip())
     if status.output_tokens or status.prompt_tokens:
         prompt = f"{status.prompt_tokens:,} prompt ({status.cached_tokens:,} cached)"
         lines.append(f"tokens: {prompt}, {status.output_tokens:,} output")
@@ -31,14 +32,15 @@ def status_lines(status: Status) -> list[str]:
 
 def status_dict(status: Status) -> dict[str, Any]:
     """Return the same as plain data."""
-    outcomes = [{"outcome": outcome, "reason": reason, "rows": count} for outcome, reason, count in status.outcomes]
+    outcomes = [{"outcome": outcome, "reason": reason, "rows": number} for outcome, reason, number in status.outcomes]
     return {**asdict(status), "outcomes": outcomes, "complete": status.complete}
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:
     """Return what was proved, or what is wrong."""
     lines = verdict.account.lines() if verdict.account is not None else []
-    lines.append(f"{verdict.rows:,} rows in finished parts for {verdict.chunks:,} planned chunks")
+    rows, chunks = count(verdict.rows, "row"), count(verdict.chunks, "planned chunk")
+    lines.append(f"{rows} in finished parts for {chunks}")
     if verdict.unfinished:
         lines.append(f"{verdict.unfinished:,} of {verdict.parts:,} parts are not finished yet; run again to go on")
     lines += [f"{'WRONG' if finding.is_error else 'note'}: {finding.text}" for finding in verdict.findings]

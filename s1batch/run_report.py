@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from s1batch.execution import RunSummary
+from s1batch.wording import count
 
 _MEANING = {
     "ok": "answered",
     "unparsed": "answered, but not in the schema",
     "length": "cut by the output limit",
-    "refused": "not asked: the engine would not take it whole",
+    "refused": "not asked: the engine would not take it whole, or the prompt failed",
     "unreadable": "could not be read",
     "failed": "the engine failed after its retries",
     "skipped": "not asked on purpose",
@@ -17,15 +18,18 @@ _MEANING = {
 
 def summary_lines(summary: RunSummary) -> list[str]:
     """Return the table of outcomes, with reasons, and where the rows are."""
-    lines = [f"{summary.path}: {summary.outcomes.total():,} rows for {summary.chunks:,} chunks"]
+    rows, chunks = count(summary.outcomes.total(), "row"), count(summary.chunks, "chunk")
+    lines = [f"{summary.path}: {rows} for {chunks}"]
     for outcome, meaning in _MEANING.items():
-        count = summary.outcomes.get(outcome, 0)
-        if not count:
+        number = summary.outcomes.get(outcome, 0)
+        if not number:
             continue
-        reasons = sorted((reason, number) for (name, reason), number in summary.reasons.items() if name == outcome)
-        why = ": " + ", ".join(f"{number:,} {reason}" for reason, number in reasons) if reasons else ""
-        lines.append(f"  {count:>9,}  {outcome:<10}  {meaning}{why}")
+        reasons = sorted((reason, rows) for (name, reason), rows in summary.reasons.items() if name == outcome)
+        why = ": " + ", ".join(f"{rows:,} {reason}" for reason, rows in reasons) if reasons else ""
+        lines.append(f"  {number:>9,}  {outcome:<10}  {meaning}{why}")
     if summary.merged is not None:
         lines.append(f"  {summary.merged:>9,}  merged answers in {summary.path / 'merged'}")
-    lines.append(f"{summary.added:,} rows in {summary.seconds:.1f} s; prove it with: s1batch verify {summary.path}")
+    lines.append(
+        f"{count(summary.added, 'row')} in {summary.seconds:.1f} s; prove it with: s1batch verify {summary.path}"
+    )
     return lines
