@@ -35,12 +35,14 @@ class EngineFacts:
         name: Kind and version.
         model: The weights.
         rules: What it takes.
+        resolved: The engine's block with every `auto` replaced by what was found.
         told: One line for the user about what was found out (the backend or dialect that was chosen); may be empty.
     """
 
     name: str
     model: ModelIdentity
     rules: Rules
+    resolved: ReferenceEngineSpec | HttpEngineSpec | ReplayEngineSpec
     told: str = ""
 
 
@@ -105,7 +107,7 @@ def engine_facts(loaded: LoadedJob, *, offline: bool = False) -> EngineFacts:
         return _reference_facts(spec, loaded)
     if isinstance(spec, ReplayEngineSpec):
         identity = _located(spec, loaded).identity()
-        return EngineFacts(name=f"replay {__version__}", model=identity, rules=RULES["replay"])
+        return EngineFacts(name=f"replay {__version__}", model=identity, rules=RULES["replay"], resolved=spec)
     return _offline_facts(spec) if offline else asyncio.run(_probed_facts(spec))
 
 
@@ -164,6 +166,7 @@ def _reference_facts(spec: ReferenceEngineSpec, loaded: LoadedJob) -> EngineFact
         name=f"reference {__version__}",
         model=read_identity(folder, spec.weights_seed),
         rules=rules,
+        resolved=spec,
         told=f"engine: the embedded reference model {spec.model!r}, on this machine's CPU",
     )
 
@@ -174,7 +177,9 @@ async def _probed_facts(spec: HttpEngineSpec) -> EngineFacts:
     engine = await open_http(spec)
     try:
         told = f"engine: {engine.name}, model {engine.model.name}, rules of {engine.rules.name}"
-        return EngineFacts(name=engine.name, model=engine.model, rules=engine.rules, told=told)
+        return EngineFacts(
+            name=engine.name, model=engine.model, rules=engine.rules, resolved=engine.resolved, told=told
+        )
     finally:
         await engine.aclose()
 
@@ -189,7 +194,9 @@ def _offline_facts(spec: HttpEngineSpec) -> EngineFacts:
     identity = ModelIdentity(
         name=spec.model, revision=spec.model_revision, dtype=spec.dtype, quantisation=spec.quantisation
     )
-    return EngineFacts(name=f"http ({dialect})", model=identity, rules=rules_of(spec, dialect), told=told)
+    return EngineFacts(
+        name=f"http ({dialect})", model=identity, rules=rules_of(spec, dialect), resolved=spec, told=told
+    )
 
 
 def _located(spec: ReplayEngineSpec, loaded: LoadedJob) -> ReplayEngineSpec:

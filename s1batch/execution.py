@@ -177,7 +177,7 @@ def _open_plan(
 ) -> PlanStore:
     """Return the plan of a results folder, made or extended when that is due; refuse another job's folder."""
     layout = Layout(path)
-    spec = make_run_spec(loaded, model=facts.model, engine=facts.name, prompt_hash=job.prompt_hash)
+    spec = make_run_spec(loaded, facts, job.prompt_hash)
     with _planning(store):
         if layout.run.exists():
             check_same(read_run_spec(layout.run), spec, path)

@@ -19,6 +19,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from s1batch import __version__
+from s1batch.assembly import EngineFacts
 from s1batch.config import answer_fields
 from s1batch.errors import ConflictError, ResultsError
 from s1batch.jobfile import LoadedJob
@@ -75,9 +76,11 @@ class RunSpec(BaseModel):
         return ModelIdentity(**self.model)
 
 
-def make_run_spec(loaded: LoadedJob, *, model: ModelIdentity, engine: str, prompt_hash: str) -> RunSpec:
-    """Describe a run that is about to begin."""
-    answers = answer_fields(loaded.spec)
+def make_run_spec(loaded: LoadedJob, facts: EngineFacts, prompt_hash: str) -> RunSpec:
+    """Describe a run that is about to begin, with every `auto` of its job replaced by what was found."""
+    model = facts.model
+    resolved = loaded.spec.model_copy(update={"engine": facts.resolved})
+    answers = answer_fields(resolved)
     answers.update({f"model.{name}": getattr(model, name) for name in ("name", "revision", "dtype", "quantisation")})
     answers["prompt_hash"] = prompt_hash
     return RunSpec(
@@ -85,11 +88,11 @@ def make_run_spec(loaded: LoadedJob, *, model: ModelIdentity, engine: str, promp
         name=loaded.spec.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         job_as_written=orjson.loads(orjson.dumps(loaded.as_written, default=str)),
-        job_resolved=loaded.spec.model_dump(mode="json", by_alias=True),
+        job_resolved=resolved.model_dump(mode="json", by_alias=True),
         base_dir=str(loaded.base_dir),
         answers=answers,
         model={name: getattr(model, name) for name in ("name", "revision", "dtype", "quantisation")},
-        engine=engine,
+        engine=facts.name,
         prompt_hash=prompt_hash,
         seed=loaded.spec.job.seed,
         packages=_versions(),

@@ -52,7 +52,7 @@ class HttpEngineSpec(Config):
     api_key_env: str | None = placement(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     dialect: Literal["auto"] | Dialect = "auto"
     single_prefill: bool = placement(False)
-    context_tokens: int | None = None
+    context_tokens: int | None = placement(None)
     timeout_s: float = placement(600.0, gt=0)
     total_timeout_s: float = placement(3600.0, gt=0)
     max_attempts: int = placement(5, ge=1)

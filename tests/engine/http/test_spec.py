@@ -66,7 +66,6 @@ def test_only_what_can_change_an_answer_is_an_answer_field() -> None:
         "dtype",
         "quantisation",
         "dialect",
-        "context_tokens",
     }
 
 
