@@ -131,6 +131,7 @@ def execute(
     reader = make_reader(loaded, facts.rules)
     store = ResultsStore(path, RowSchema(reader.lineage, job.columns))
     with store.lease(_lease_name(options.shard)):
+        store.tidy()
         with _at_once(stop):
             plan = _open_plan(loaded, facts, job, reader, path, store, options, say, stop)
         subset = Subset.of(plan, options.shard, options.limit)
