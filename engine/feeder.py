@@ -192,6 +192,14 @@ class Feeder:
         call.claimed = True
         return Fed(response=response, shared=False)
 
+    def remember(self, responses: Iterable[Response]) -> None:
+        """Take in responses of earlier runs, the most useful last: what they answer is not sent again.
+
+        As many are kept as the cache holds.
+        """
+        for response in responses:
+            self._cache.put(replace(response, attempts=0))
+
     def stop(self) -> None:
         """Take no more requests; those that wait for a slot end now, those in flight go on.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import click
 
 from s1batch import __version__
 from s1batch.errors import Interrupted, S1BatchError, UsageError
+from s1batch.stopping import Stop
 
 if TYPE_CHECKING:
     from s1batch.export import Kind
@@ -41,10 +41,20 @@ class _Program(click.Group):
                 traceback.print_exc()
             click.echo(f"s1batch: {error}", err=True)
             ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("s1batch: interrupted", err=True)
+            ctx.exit(Interrupted.exit_code)
         except BrokenPipeError:
             # The reader of our output has gone (head, less); writing more, even at exit, would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
+        except OSError as error:
+            # What no part of the program expected of the machine: a full /tmp, a disk that went away.
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+            click.echo(f"s1batch: {what}; mend it and run again to go on (--debug shows where)", err=True)
+            ctx.exit(S1BatchError.exit_code)
 
 
 @click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -265,15 +275,15 @@ def _print_json(value: object) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """Set an event at the first SIGINT or SIGTERM; end at once at the second."""
-    stop = threading.Event()
+def _signals() -> Iterator[Stop]:
+    """Request a stop at the first SIGINT or SIGTERM; end at once at the second."""
+    stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
             os._exit(Interrupted.exit_code)
-        stop.set()
         os.write(2, b"\ns1batch: stopping; answers on their way are waited for (once more: at once)\n")
+        stop.request()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

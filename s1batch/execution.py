@@ -7,12 +7,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from s1batch.assembly import EngineFacts, engine_facts, make_job, make_reader
-from s1batch.errors import LockedError, UsageError
+from s1batch.errors import Interrupted, LockedError, UsageError
 from s1batch.jobfile import LoadedJob
 from s1batch.jobs.base import Job
 from s1batch.plan_store import PlanStore
@@ -28,6 +28,7 @@ from s1batch.results.store import ResultsStore
 from s1batch.runspec import check_same, make_run_spec, read_run_spec, write_run_spec
 from s1batch.scheduler import PartTask, choose, run_parts
 from s1batch.session import SessionSetup
+from s1batch.stopping import Stop
 from s1batch.subset import Shard, Subset
 
 PLAN_PATIENCE_S = 24 * 3600.0
@@ -119,17 +120,20 @@ def execute(
         S1BatchError: The run could not be finished.
     """
     options = options or RunOptions()
-    stop = stop or threading.Event()
+    stop = stop or Stop()
     began = time.monotonic()
     path = output if output is not None else loaded.output
-    facts = engine_facts(loaded)
+    with _at_once(stop):
+        facts = engine_facts(loaded)
     if facts.told:
         say(facts.told)
     job = make_job(loaded)
     reader = make_reader(loaded, facts.rules)
     store = ResultsStore(path, RowSchema(reader.lineage, job.columns))
     with store.lease(_lease_name(options.shard)):
-        plan = _open_plan(loaded, facts, job, reader, path, store, options, say)
+        store.tidy()
+        with _at_once(stop):
+            plan = _open_plan(loaded, facts, job, reader, path, store, options, say, stop)
         subset = Subset.of(plan, options.shard, options.limit)
         if options.retry:
             _supersede(store, subset, options)
@@ -157,8 +161,22 @@ def execute(
 def _supersede(store: ResultsStore, subset: Subset, options: RunOptions) -> None:
     if options.limit is not None:
         raise UsageError("--retry and --limit do not go together: a part is retried as a whole")
-    for part in sorted(store.finished() & subset.parts.keys()):
+    for part in sorted((store.finished() | store.begun()) & subset.parts.keys()):
         store.supersede(part, options.retry)
+
+
+def _go_on(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise Interrupted("stopped before anything was asked")
+
+
+@contextmanager
+def _at_once(stop: threading.Event) -> Iterator[None]:
+    """Let a signal end what looks at no event."""
+    _go_on(stop)
+    with stop.at_once() if isinstance(stop, Stop) else nullcontext():
+        yield
+    _go_on(stop)
 
 
 def _lease_name(shard: Shard | None) -> str:
@@ -174,22 +192,23 @@ def _open_plan(
     store: ResultsStore,
     options: RunOptions,
     say: Say,
+    stop: threading.Event,
 ) -> PlanStore:
     """Return the plan of a results folder, made or extended when that is due; refuse another job's folder."""
     layout = Layout(path)
     spec = make_run_spec(loaded, facts, job.prompt_hash)
-    with _planning(store):
+    with _planning(store, stop):
         if layout.run.exists():
             check_same(read_run_spec(layout.run), spec, path)
         else:
             write_run_spec(spec, layout.run)
         if not layout.plan().exists():
-            totals = write_plan(loaded, facts, job, reader, path)
+            totals = write_plan(loaded, facts, job, reader, path, stop)
             say(f"planned {totals.chunks:,} chunks in {totals.parts:,} parts, {totals.asked:,} of them to be asked")
             return PlanStore(path)
         plan = PlanStore(path)
         if options.extend:
-            added = extend_plan(loaded, facts, job, reader, plan)
+            added = extend_plan(loaded, facts, job, reader, plan, stop)
             say(f"{added:,} chunks were added to the plan" if added else "no chunk is missing from the plan")
             return PlanStore(path)
         new = unplanned_files(reader, plan)
@@ -199,7 +218,7 @@ def _open_plan(
 
 
 @contextmanager
-def _planning(store: ResultsStore) -> Iterator[Lease]:
+def _planning(store: ResultsStore, stop: threading.Event) -> Iterator[Lease]:
     """Hold the plan; wait while another shard makes it."""
     give_up = time.monotonic() + PLAN_PATIENCE_S
     while True:
@@ -210,7 +229,8 @@ def _planning(store: ResultsStore) -> Iterator[Lease]:
         except LockedError:
             if time.monotonic() > give_up:
                 raise
-            time.sleep(0.5)
+            stop.wait(0.5)
+            _go_on(stop)
 
 
 def _carry_out(
@@ -232,7 +252,9 @@ def _carry_out(
     say(f"scheduler: {choice.name} ({choice.why})")
     if choice.name != "inline" or (options.shard is not None and options.shard.count > 1):
         check_shared_endpoints(facts.rules, plan)
-    setup = SessionSetup(loaded=loaded, facts=facts, results=path)
+    setup = SessionSetup(
+        loaded=loaded, facts=facts, results=path, run=_lease_name(options.shard), retried=options.retry
+    )
     terminal = sys.stderr.isatty() if terminal is None else terminal
     samples = Layout(path).metrics / "throughput.jsonl"
     with ProgressWatch(subset.chunks, before, samples, say, terminal=terminal) as watch:

@@ -29,6 +29,7 @@ def export_results(results: Results, output: Path, kind: Kind | None = None, *, 
         UsageError: The format is not known, or does not go with the job.
     """
     from s1batch.results.export import export_rows
+    from s1batch.results.rows_file import naming_damage
 
     kind = kind or _BY_SUFFIX.get(output.suffix.lower())
     if kind is None:
@@ -36,6 +37,8 @@ def export_results(results: Results, output: Path, kind: Kind | None = None, *, 
     if kind == "quakeflow":
         if results.loaded.spec.job.kind != "seismic-pick":
             raise UsageError("--format quakeflow needs the results of a seismic-pick job")
-        return export_rows(results.picks().lazy(), output, "csv")
+        with naming_damage(results.path):
+            return export_rows(results.picks().lazy(), output, "csv")
     rows = results.merged() if merged else results.scan()
-    return export_rows(rows, output, kind)
+    with naming_damage(results.path):
+        return export_rows(rows, output, kind)

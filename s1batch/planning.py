@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from s1batch.assembly import EngineFacts, make_sampling, text_counter
 from s1batch.engine.rules import Rules
-from s1batch.errors import UsageError
+from s1batch.errors import Interrupted, UsageError
 from s1batch.jobfile import LoadedJob
 from s1batch.jobs.base import Job
 from s1batch.plan_store import PlanStore, PlanWriter
@@ -28,29 +29,49 @@ def make_planner(loaded: LoadedJob, facts: EngineFacts, job: Job, first_part: in
     )
 
 
-def write_plan(loaded: LoadedJob, facts: EngineFacts, job: Job, reader: Reader, path: Path) -> PlanTotals:
+def write_plan(
+    loaded: LoadedJob,
+    facts: EngineFacts,
+    job: Job,
+    reader: Reader,
+    path: Path,
+    stop: threading.Event | None = None,
+) -> PlanTotals:
     """Plan the archive into plan.parquet and inventory.parquet, in bounded memory.
 
     Returns:
         What it adds up to.
+
+    Raises:
+        Interrupted: `stop` was set; there is no plan then.
     """
     planner = make_planner(loaded, facts, job)
     with PlanWriter(path) as writer:
-        for item in planner.complete(reader.plan()):
+        for item in planner.complete(_until(stop, reader.plan())):
             writer.add(item)
     return planner.totals
 
 
-def extend_plan(loaded: LoadedJob, facts: EngineFacts, job: Job, reader: Reader, plan: PlanStore) -> int:
+def extend_plan(
+    loaded: LoadedJob,
+    facts: EngineFacts,
+    job: Job,
+    reader: Reader,
+    plan: PlanStore,
+    stop: threading.Event | None = None,
+) -> int:
     """Append the chunks that the archive has and the plan has not, as new parts; take the new inventory.
 
     Returns:
         How many chunks were added.
+
+    Raises:
+        Interrupted: `stop` was set; the plan is as before then.
     """
     known = frozenset(plan.scan().select("chunk_key").collect()["chunk_key"])
     planner = make_planner(loaded, facts, job, first_part=plan.parts())
     with plan.extend() as writer:
-        for item in planner.complete(_new(reader.plan(), known)):
+        for item in planner.complete(_new(_until(stop, reader.plan()), known)):
             writer.add(item)
     return planner.totals.chunks
 
@@ -89,3 +110,12 @@ def _new(items: Iterable[InventoryItem | PlanEntry], known: frozenset[str]) -> I
     for item in items:
         if isinstance(item, InventoryItem) or item.chunk.key not in known:
             yield item
+
+
+def _until(
+    stop: threading.Event | None, items: Iterable[InventoryItem | PlanEntry]
+) -> Iterator[InventoryItem | PlanEntry]:
+    for item in items:
+        if stop is not None and stop.is_set():
+            raise Interrupted("stopped while the plan was made")
+        yield item

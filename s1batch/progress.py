@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -90,7 +91,6 @@ class ProgressWatch:
         return before + text if text else ""
 
     def _sample(self) -> None:
-        self._samples.parent.mkdir(parents=True, exist_ok=True)
         line = {
             "time": time.time(),
             "seconds": round(time.monotonic() - self._start, 3),
@@ -98,8 +98,11 @@ class ProgressWatch:
             "output_tokens": self._tokens,
             "outcomes": dict(self._rows),
         }
-        with self._samples.open("ab") as file:
-            file.write(orjson.dumps(line) + b"\n")
+        # A sample that a full disk refuses costs only itself: rows and journals say what to do about the disk.
+        with suppress(OSError):
+            self._samples.parent.mkdir(parents=True, exist_ok=True)
+            with self._samples.open("ab") as file:
+                file.write(orjson.dumps(line) + b"\n")
 
 
 def _bar() -> Progress:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,8 +17,10 @@ from s1batch.assembly import EngineFacts, make_job, make_reader, make_settings, 
 from s1batch.engine.feeder import Feeder, FeederStats
 from s1batch.errors import Interrupted, LockedError
 from s1batch.jobfile import LoadedJob
+from s1batch.known_responses import known_responses
 from s1batch.part_runner import Crew, PartSummary, run_part
 from s1batch.plan_store import PlanStore
+from s1batch.records import Outcome
 from s1batch.results.part_writer import PartWriter
 from s1batch.results.schema import RowSchema
 from s1batch.results.store import ResultsStore
@@ -36,15 +38,19 @@ class SessionSetup:
         loaded: The job.
         facts: What is known of the engine.
         results: The results folder.
+        run: Name of the run's lease; no two runs of one results folder have the same at once.
         share: How many sessions share the engine's endpoints (their limits are divided by it).
         lease_patience_s: How long to wait for a part whose worker just died.
+        retried: Outcomes that are asked again: answers that ended in them do not serve other chunks.
     """
 
     loaded: LoadedJob
     facts: EngineFacts
     results: Path
+    run: str = "run"
     share: int = 1
     lease_patience_s: float = 0.0
+    retried: tuple[Outcome, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +94,7 @@ class Session:
         self._thread = threading.Thread(target=self._loop.run_forever, name="s1batch-session", daemon=True)
         self._threads = ThreadPoolExecutor(2 * self._options.parts_in_flight, thread_name_prefix="s1batch-read")
         self._crew: Crew | None = None
+        self._draining: Future[int] | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -101,16 +108,26 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._crew is not None:
-            asyncio.run_coroutine_threadsafe(self._crew.engine.aclose(), self._loop).result()
-        self._store.close()
-        self._end_loop()
+        try:
+            if self._crew is not None:
+                asyncio.run_coroutine_threadsafe(self._close(self._crew), self._loop).result()
+            self._store.close()
+        finally:
+            self._end_loop()
 
     async def _open(self) -> Crew:
         setup, options = self._setup, self._options
         engine = await open_engine(setup.loaded, setup.facts)
         in_flight = max(1, requests_in_flight(setup.loaded) // setup.share)
         feeder = Feeder(engine, max_in_flight=in_flight, cache_entries=CACHED_ANSWERS, cache_bytes=CACHED_BYTES)
+        known = await asyncio.to_thread(
+            known_responses,
+            self._store,
+            most=CACHED_ANSWERS,
+            most_chars=CACHED_BYTES,
+            without=setup.retried,
+        )
+        feeder.remember(known)
         return Crew(
             reader=self._reader,
             job=self._job,
@@ -160,14 +177,20 @@ class Session:
                     raise Interrupted("the run is being stopped") from None
 
     def stop(self) -> None:
-        """Take in nothing new; what the engine has already got is waited for, up to the job's `run.drain_s`."""
-        self._stopped.set()
-        if self._crew is not None:
-            asyncio.run_coroutine_threadsafe(self._drain(self._crew.feeder), self._loop)
+        """Take in nothing new; what the engine has already got is waited for, up to the job's `run.drain_s`.
 
-    async def _drain(self, feeder: Feeder) -> None:
-        feeder.stop()
-        await feeder.drain(self._options.drain_s)
+        A second call does nothing.
+        """
+        self._stopped.set()
+        if self._crew is not None and self._draining is None:
+            self._draining = asyncio.run_coroutine_threadsafe(
+                self._crew.feeder.drain(self._options.drain_s), self._loop
+            )
+
+    async def _close(self, crew: Crew) -> None:
+        if self._draining is not None:
+            await asyncio.wrap_future(self._draining)
+        await crew.engine.aclose()
 
     def stats(self) -> SessionStats | None:
         """Return the counters; None before the engine is open."""

@@ -39,16 +39,21 @@ def show_lines(
     """
     import polars as pl
 
+    from s1batch.results.rows_file import naming_damage
+
     frame = results.merged() if merged else results.scan(unfinished=True)
-    known = frame.collect_schema().names()
+    with naming_damage(results.path):
+        known = frame.collect_schema().names()
     chosen = list(columns) if columns is not None else _telling(results, known, merged=merged)
     unknown = [name for name in chosen if name not in known]
     if unknown:
         raise UsageError(f"--columns: no column {', '.join(unknown)} (valid: {', '.join(known)})")
     if outcomes and not merged:
         frame = frame.filter(pl.col("outcome").is_in(list(outcomes)))
-    total = frame.select(pl.len()).collect().item()
-    yield from _table(frame.select(chosen).head(count).collect(), wide=wide)
+    with naming_damage(results.path):
+        total = frame.select(pl.len()).collect().item()
+        shown = frame.select(chosen).head(count).collect()
+    yield from _table(shown, wide=wide)
     yield f"{min(count, total):,} of {total:,} rows"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from s1batch.errors import UsageError
 from s1batch.plan_store import PlanStore
+from s1batch.results.rows_file import naming_damage
 from s1batch.results.store import ResultsStore
 from s1batch.scheduler import PartTask
 
@@ -91,19 +92,19 @@ class Subset:
         """Return the parts that are not finished, in order."""
         finished = store.finished()
         tasks = [PartTask(part, self.keys if part == self.cut else None) for part in self.parts if part not in finished]
-        if (
-            tasks
-            and tasks[-1].part == self.cut
-            and self._rows(store).filter(self._in_cut()).collect().height == len(self.keys)
-        ):
-            tasks.pop()
+        if tasks and tasks[-1].part == self.cut:
+            with naming_damage(store.layout.root):
+                done = self._rows(store).filter(self._in_cut()).collect().height
+            if done == len(self.keys):
+                tasks.pop()
         return tasks
 
     def tally(self, store: ResultsStore) -> tuple[Counter[str], Counter[tuple[str, str]]]:
         """Count the rows of the subset by outcome, and those that are not ok by (outcome, reason)."""
         import polars as pl
 
-        rows = self._rows(store).group_by("outcome", "reason").agg(pl.len()).collect()
+        with naming_damage(store.layout.root):
+            rows = self._rows(store).group_by("outcome", "reason").agg(pl.len()).collect()
         outcomes: Counter[str] = Counter()
         reasons: Counter[tuple[str, str]] = Counter()
         for outcome, reason, count in rows.iter_rows():

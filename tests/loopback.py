@@ -5,7 +5,7 @@
 
 As a process of its own, which prints its URL and serves until it is killed:
 
-    python -m tests.loopback --latency-s 0.05
+    python -m tests.loopback --latency-s 0.05 --script tests.faults.troubles:hang --log requests.txt
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -70,6 +72,8 @@ class Loopback:
         script: What goes wrong.
         answer: The text of a good answer, from the request; the standard is a hash of the prompt's text.
         health: Status of /health.
+        outage: What every route does, the list of models too; None leaves them in order.
+        log: File that gets a line per chat request when it arrives: the hash of its body.
         card: Further fields of the model's entry in /v1/models.
         requests: The bodies of all chat requests, in order of arrival.
         headers: Their headers.
@@ -84,6 +88,8 @@ class Loopback:
     script: Script = field(default_factory=dict)
     answer: Callable[[dict[str, Any]], str] | None = None
     health: int = 200
+    outage: Reply | None = None
+    log: Path | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
     url: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -131,11 +137,15 @@ class Loopback:
         """Chat requests so far."""
         return self._count
 
-    async def _models(self, request: web.Request) -> web.Response:
+    async def _models(self, request: web.Request) -> web.StreamResponse:
+        if self.outage is not None:
+            return await self._send(request, {"messages": []}, self.outage)
         card = {"id": self.model, "object": "model", "created": 0, "owned_by": self.owned_by, **self.card}
         return web.json_response({"object": "list", "data": [card]})
 
-    async def _health(self, request: web.Request) -> web.Response:
+    async def _health(self, request: web.Request) -> web.StreamResponse:
+        if self.outage is not None:
+            return await self._send(request, {"messages": []}, self.outage)
         return web.Response(status=self.health)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
@@ -145,11 +155,14 @@ class Loopback:
         self.peak = max(self.peak, self._in_flight)
         try:
             body = orjson.loads(await request.read())
+            if self.log is not None:
+                with self.log.open("a") as file:
+                    file.write(f"{_hash(body)}\n")
             if self.keep:
                 self.requests.append(body)
                 self.headers.append(dict(request.headers))
                 self.peers.add(request.transport.get_extra_info("peername") if request.transport else None)
-            reply = self.script(number, body) if callable(self.script) else self.script.get(number)
+            reply = self.outage or (self.script(number, body) if callable(self.script) else self.script.get(number))
             return await self._send(request, body, reply)
         except asyncio.CancelledError:
             self.cancelled += 1
@@ -243,13 +256,46 @@ def sent_series(body: dict[str, Any]) -> list[tuple[NDArray[np.float32], float]]
     return found
 
 
-async def _serve(latency_s: float) -> None:
-    async with Loopback(latency_s=latency_s, keep=False) as server:
-        print(server.url, flush=True)
-        await asyncio.Event().wait()
+def hashed_answer(body: dict[str, Any]) -> str:
+    """Return an answer in JSON that names the hash of the whole request, series and sampling included."""
+    return orjson.dumps({"digest": _hash(body)}).decode()
+
+
+def _hash(body: dict[str, Any]) -> str:
+    return hashlib.sha1(orjson.dumps(body)).hexdigest()
+
+
+def _imported(name: str | None) -> Any:
+    if name is None:
+        return None
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+async def _serve(given: argparse.Namespace) -> None:
+    server = Loopback(
+        latency_s=given.latency_s,
+        script=_imported(given.script) or {},
+        outage=_imported(given.outage),
+        answer=_imported(given.answer),
+        log=given.log,
+        keep=False,
+    )
+    await server.start(given.port)
+    print(server.url, flush=True)
+    await asyncio.Event().wait()
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--latency-s", type=float, default=0.05)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--script", help="module:function, see Script")
+    parser.add_argument("--outage", help="module:Reply, what every route does")
+    parser.add_argument("--answer", help="module:function, the text of a good answer")
+    parser.add_argument("--log", type=Path, help="file for the hashes of the requests")
+    asyncio.run(_serve(parser.parse_args()))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--latency-s", type=float, default=0.05)
-    asyncio.run(_serve(parser.parse_args().latency_s))
+    _main()

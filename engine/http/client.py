@@ -215,7 +215,10 @@ class HttpEngine:
         if isinstance(result, Failure) and result.retry_after_s is not None:
             self._router.cool(endpoint, now + result.retry_after_s)
         if isinstance(result, Answered) or not result.blames_endpoint:
+            passed = endpoint.on_trial
             self._router.succeeded(endpoint)
+            if passed:
+                self._wake()
         elif self._router.failed(endpoint, result.detail, now):
             _log.warning("%s is left out until it works again: %s", endpoint.url, result.detail)
             self.start_probing(endpoint)
@@ -268,7 +271,7 @@ class HttpEngine:
             await self._wait(min(wait_s, patience_s, deadline - now))
 
     async def _wait(self, seconds: float) -> None:
-        """Wait until an endpoint is readmitted, or as long as stated."""
+        """Wait until an endpoint is readmitted or has passed its trial, or as long as stated."""
         try:
             async with asyncio.timeout(seconds):
                 await self._readmitted.wait()
@@ -289,6 +292,10 @@ class HttpEngine:
             self._router.probe_failed(endpoint, self._without_key(error))
         _log.warning("%s is used again", endpoint.url)
         self._router.readmit(endpoint)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let everybody who waits for an endpoint look again."""
         self._readmitted.set()
         self._readmitted = asyncio.Event()
 

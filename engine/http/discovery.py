@@ -58,14 +58,20 @@ async def describe(
     session: aiohttp.ClientSession, url: str, headers: Mapping[str, str], timeout_s: float
 ) -> Description:
     """Ask an endpoint for its health and its models; an endpoint that fails is described, not raised."""
-    health, _, health_headers = await _get(session, f"{url}/health", headers, timeout_s)
+    # Both at once, so that an endpoint that hangs costs one timeout.
+    (health, _, health_headers), (status, body, response_headers) = await asyncio.gather(
+        _get(session, f"{url}/health", headers, timeout_s), _get(session, f"{url}/v1/models", headers, timeout_s)
+    )
     if health >= 500:
         return Description(url=url, error=f"/health answers {health}", context_tokens={})
-    status, body, response_headers = await _get(session, f"{url}/v1/models", headers, timeout_s)
     if status == 0:
         return Description(url=url, error=body.decode(), context_tokens={})
     if status not in (200, 404, 405):
         return Description(url=url, error=f"/v1/models answers {status}", status=status, context_tokens={})
+    if status == 200 and not isinstance(_object(body).get("data"), list):
+        # A proxy's error page, not a server without such a list: that one answers 404.
+        error = "/v1/models answers 200 with something else than a list of models"
+        return Description(url=url, error=error, status=status, context_tokens={})
     cards = _cards(body) if status == 200 else []
     dialect, evidence = _recognise(cards, {**health_headers, **response_headers})
     if not evidence:

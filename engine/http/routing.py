@@ -24,6 +24,8 @@ class Endpoint:
         cool_until: It asked to be left alone until then.
         last_error: What went wrong last.
         turn: When it was last chosen, as a count; breaks ties in turn.
+        dead_since: When it was first taken out since its last answer; None when it has not been.
+        on_trial: It was readmitted and has not answered since: one request at a time is enough to find out.
     """
 
     url: str
@@ -34,6 +36,8 @@ class Endpoint:
     cool_until: float = -math.inf
     last_error: str = ""
     turn: int = 0
+    dead_since: float | None = None
+    on_trial: bool = False
 
 
 class Router:
@@ -56,7 +60,7 @@ class Router:
         self._turn = 0
 
     def pick(self, now: float, avoid: Endpoint | None = None) -> Endpoint | None:
-        """Return the endpoint to ask now; None when all are out or want to be left alone.
+        """Return the endpoint to ask now; None when all are out, on trial, or want to be left alone.
 
         Args:
             now: The time.
@@ -66,6 +70,8 @@ class Router:
         fallback: Endpoint | None = None
         for endpoint in self.endpoints:
             if endpoint.ejected_since is not None or endpoint.cool_until > now:
+                continue
+            if endpoint.on_trial and endpoint.in_flight:
                 continue
             if endpoint is avoid:
                 fallback = endpoint
@@ -90,6 +96,8 @@ class Router:
         """Report that the endpoint answered (a refusal of the request is an answer too)."""
         endpoint.failures = 0
         endpoint.ejections = 0
+        endpoint.on_trial = False
+        endpoint.dead_since = None
 
     def failed(self, endpoint: Endpoint, error: str, now: float) -> bool:
         """Report that the endpoint did not answer; return whether this took it out, so that it must be probed."""
@@ -105,6 +113,9 @@ class Router:
         endpoint.last_error = error
         endpoint.ejected_since = now
         endpoint.ejections += 1
+        endpoint.on_trial = False
+        if endpoint.dead_since is None:
+            endpoint.dead_since = now
 
     def probe_delay_s(self, endpoint: Endpoint) -> float:
         """Return how long to wait before the next probe of an ejected endpoint."""
@@ -116,8 +127,9 @@ class Router:
         endpoint.ejections += 1
 
     def readmit(self, endpoint: Endpoint) -> None:
-        """Use the endpoint again. One failure before its next answer takes it out again."""
+        """Use the endpoint again, for one request at a time until it answers; one failure takes it out again."""
         endpoint.ejected_since = None
+        endpoint.on_trial = True
         endpoint.failures = self._eject_after - 1
 
     def cool(self, endpoint: Endpoint, until: float) -> None:
@@ -125,12 +137,20 @@ class Router:
         endpoint.cool_until = max(endpoint.cool_until, until)
 
     def next_change_s(self, now: float) -> float:
-        """Return the seconds until an endpoint has cooled down; infinity when only a probe can help."""
-        waits = [each.cool_until - now for each in self.endpoints if each.ejected_since is None]
+        """Return the seconds until an endpoint has cooled down; infinity when only a probe or an answer can help."""
+        waits = [
+            each.cool_until - now
+            for each in self.endpoints
+            if each.ejected_since is None and not (each.on_trial and each.in_flight)
+        ]
         return max(min(waits, default=math.inf), 0.0)
 
     def dead_for_s(self, now: float) -> float:
-        """Return for how long every endpoint has been out; 0 while at least one is in use."""
-        since = [each.ejected_since for each in self.endpoints]
-        known = [time for time in since if time is not None]
-        return now - max(known) if len(known) == len(since) else 0.0
+        """Return for how long no endpoint has worked; 0 while at least one is in use.
+
+        An endpoint that passes its probes and then fails every request has been dead all the time.
+        """
+        if any(each.ejected_since is None for each in self.endpoints):
+            return 0.0
+        since = [each.dead_since if each.dead_since is not None else now for each in self.endpoints]
+        return now - max(since)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 from s1batch.errors import ResultsError
 from s1batch.records import Row
 from s1batch.results.atomic import atomic_path
+from s1batch.results.layout import Layout
 from s1batch.results.schema import RowSchema
 
 
@@ -60,3 +62,21 @@ def read_rows(path: Path, schema: RowSchema) -> list[Row]:
     if differences:
         raise ResultsError(f"{path} has other columns than these results: {'; '.join(differences)}")
     return schema.rows_from_table(table)
+
+
+@contextmanager
+def naming_damage(root: Path) -> Iterator[None]:
+    """Name the file when polars meets a damaged one among the rows or merged answers of a results directory.
+
+    Raises:
+        ResultsError: A file is damaged.
+    """
+    import polars as pl
+
+    try:
+        yield
+    except pl.exceptions.ComputeError:
+        layout = Layout(root)
+        for path in (*sorted(layout.rows.glob("*.parquet")), *sorted(layout.merged.glob("*.parquet"))):
+            read_table(path)
+        raise

@@ -18,6 +18,7 @@ from s1batch.results.journal import read_journal
 from s1batch.results.layout import Layout
 from s1batch.results.lease import Holder, read_holder
 from s1batch.results.part_writer import part_journals
+from s1batch.results.rows_file import naming_damage
 from s1batch.results.store import ResultsStore
 
 RATE_OVER_S = 600.0
@@ -141,7 +142,9 @@ def _count_files(
         .group_by("outcome", "reason")
         .agg(pl.len().alias("rows"), *(pl.col(name).sum() for name in _TOKENS))
     )
-    for line in grouped.collect().iter_rows(named=True):
+    with naming_damage(store.layout.root):
+        counted = grouped.collect()
+    for line in counted.iter_rows(named=True):
         outcomes[line["outcome"], line["reason"] or ""] += line["rows"]
         for name in _TOKENS:
             tokens[name] += line[name]

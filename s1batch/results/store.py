@@ -15,7 +15,7 @@ from s1batch.results.journal import JournalFlusher
 from s1batch.results.layout import Layout
 from s1batch.results.lease import Lease, LeaseClock, LeaseKeeper
 from s1batch.results.part_writer import PartWriter, journal_rows, part_journals, remove_journals
-from s1batch.results.rows_file import read_table, write_table
+from s1batch.results.rows_file import read_rows, read_table, write_table
 from s1batch.results.schema import RowSchema
 from s1batch.results.superseding import supersede_part
 
@@ -155,6 +155,18 @@ class ResultsStore:
         if not isinstance(frame, pl.DataFrame):
             raise TypeError("a table became no frame")
         return pl.concat([self._scan_parts(sorted(finished)), frame.lazy()])
+
+    def latest_rows(self) -> Iterator[Row]:
+        """Yield the rows of unfinished parts, then those of finished ones from the last part to the first.
+
+        Raises:
+            ResultsError: A journal or a file of rows cannot be read.
+        """
+        begun = sorted(self.begun())
+        for part in begun:
+            yield from journal_rows(part_journals(self.layout, part), self.schema).values()
+        for part in sorted(self.finished(), reverse=True):
+            yield from read_rows(self.layout.part_rows(part), self.schema)
 
     def _scan_parts(self, parts: list[int]) -> pl.LazyFrame:
         import polars as pl
