@@ -33,9 +33,11 @@ class RunBlock(Config):
 
     scheduler: str = placement("auto", description="auto, inline, local, or the address of a Dask scheduler")
     workers: int | None = placement(None, ge=1, description="worker processes of `local`")
-    parts_in_flight: int = placement(4, ge=1, le=64, description="parts that each worker has open at once")
+    parts_in_flight: int = placement(
+        32, ge=1, le=64, description="most parts that each worker has open at once; 4 of them are read at a time"
+    )
     part_chunks: int | None = placement(None, ge=1, description="chunks in a part (default: 64, growing with the plan)")
-    prefetch: int = placement(8, ge=1, description="records that are read ahead in each part")
+    prefetch: int = placement(32, ge=1, description="records that are read ahead in each part")
     drain_s: float = placement(30.0, ge=0, description="how long an interrupted run waits for answers on their way")
     accept: tuple[Outcome, ...] = placement((), description="outcomes besides ok that leave the exit code at 0")
 

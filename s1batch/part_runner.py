@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from s1batch.engine.base import Engine
 from s1batch.engine.feeder import Fed, Feeder
 from s1batch.errors import EngineError, EngineUnavailable, Interrupted, S1BatchError, SourceError
+from s1batch.handover import ByteBudget, Handover
 from s1batch.jobs.base import Job, Settings
+from s1batch.part_gate import OpenPart
 from s1batch.readers.base import Reader
 from s1batch.records import Answer, PlanEntry, Record, Refusal, Request, Response, Row
 from s1batch.results.part_writer import PartWriter
@@ -48,8 +50,9 @@ class Crew:
         engine: Adapts and admits.
         feeder: Answers.
         readers: Threads for reading and preparing.
-        prefetch: Records that are ready in each part before the engine takes them.
-        outstanding: Bounds the requests that all parts hold in memory.
+        prefetch: Records that are ready in each part before the event loop takes them.
+        waiting: Bounds the memory of the requests that are ready and that the engine has not got yet.
+        outstanding: Bounds the number of requests that all parts hold in memory.
         stopped: Set when no new record may be read.
         tally: Rows by outcome that this worker added; changed on the event loop only.
     """
@@ -61,6 +64,7 @@ class Crew:
     feeder: Feeder
     readers: Executor
     prefetch: int
+    waiting: ByteBudget
     outstanding: asyncio.Semaphore
     stopped: threading.Event
     tally: Counter[str]
@@ -80,12 +84,18 @@ class _Ready:
     request: Request | None
     refusal: Refusal | None
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return 0 if self.request is None else self.request.nbytes
+
 
 async def run_part(
     crew: Crew,
     writer: PartWriter,
     entries: Sequence[PlanEntry],
     facts: SourceFacts,
+    place: OpenPart,
     only: Collection[str] | None = None,
 ) -> PartSummary:
     """Answer every entry of a part that has no row yet, and write the part's file when all have one.
@@ -95,6 +105,7 @@ async def run_part(
         writer: The part's open journal.
         entries: The part's lines of the plan.
         facts: Sizes and times of the part's files when they were planned.
+        place: Told when the part is read.
         only: Chunk keys that this run is limited to; None means all.
 
     Raises:
@@ -102,21 +113,22 @@ async def run_part(
         EngineUnavailable: The engine is gone.
         ResultsError: The journal cannot be written.
     """
-    before = len(writer.rows)
+    done = writer.rows
     todo: list[PlanEntry] = []
     for entry in entries:
-        if entry.chunk.key in writer.rows or (only is not None and entry.chunk.key not in only):
+        if entry.chunk.key in done or (only is not None and entry.chunk.key not in only):
             continue
         if entry.refusal is not None:
             crew.add(writer, refused_row(entry, entry.refusal))
         else:
             todo.append(entry)
     if todo:
-        await _Flow(crew, writer, facts).run(todo)
+        await _Flow(crew, writer, facts, place).run(todo)
+    rows = writer.rows
     order = [entry.chunk.key for entry in entries]
-    finished = all(key in writer.rows for key in order)
-    outcomes: Counter[str] = Counter(row.outcome for row in writer.rows.values())
-    asked = len(writer.rows) - before
+    finished = all(key in rows for key in order)
+    outcomes: Counter[str] = Counter(row.outcome for row in rows.values())
+    asked = len(rows) - len(done)
     if finished:
         await asyncio.get_running_loop().run_in_executor(crew.readers, writer.finish, order)
     return PartSummary(part=writer.part, outcomes=outcomes, finished=finished, asked=asked)
@@ -125,42 +137,57 @@ async def run_part(
 class _Flow:
     """The records of one part between the reading thread and the engine."""
 
-    def __init__(self, crew: Crew, writer: PartWriter, facts: SourceFacts) -> None:
+    def __init__(self, crew: Crew, writer: PartWriter, facts: SourceFacts, place: OpenPart) -> None:
         self._crew = crew
         self._writer = writer
         self._facts = facts
-        self._ready: asyncio.Queue[_Ready | None] = asyncio.Queue(crew.prefetch)
+        self._place = place
         self._loop = asyncio.get_running_loop()
+        self._ready: Handover[_Ready] = Handover(self._loop, crew.prefetch)
         self._abandoned = threading.Event()
 
     async def run(self, entries: Sequence[PlanEntry]) -> None:
         reading = self._loop.run_in_executor(self._crew.readers, self._read, entries)
+        taken: list[_Ready] = []
         try:
             async with asyncio.TaskGroup() as group:
-                while (ready := await self._ready.get()) is not None:
-                    await self._crew.outstanding.acquire()
-                    group.create_task(self._answer(ready))
-                    del ready
+                while taken := await self._ready.take():
+                    taken.reverse()
+                    while taken:
+                        await self._crew.outstanding.acquire()
+                        ready = taken.pop()
+                        held = _Held(self._crew, ready.nbytes)
+                        # Not in the task itself: one that is cancelled before it begins runs no code of its own.
+                        group.create_task(self._answer(ready, held)).add_done_callback(held.release_all)
+                        del ready
+                self._place.read()
         except BaseExceptionGroup as group_error:
             raise _first(group_error) from None
         finally:
             self._abandoned.set()
-            while not reading.done():
-                _drop_all(self._ready)
-                await asyncio.wait([reading], timeout=0.05)
+            for ready in [*taken, *self._ready.abandon()]:
+                self._crew.waiting.give_back(ready.nbytes)
+            self._crew.waiting.wake()
+            await asyncio.wait([reading])
         await reading
-        if self._crew.stopped.is_set() and any(entry.chunk.key not in self._writer.rows for entry in entries):
-            raise Interrupted("stopped before every chunk of the part was asked")
+        if self._crew.stopped.is_set():
+            rows = self._writer.rows
+            if any(entry.chunk.key not in rows for entry in entries):
+                raise Interrupted("stopped before every chunk of the part was asked")
 
     # ------------------------------------------------------------------------------ in a reading thread
 
     def _read(self, entries: Sequence[PlanEntry]) -> None:
+        waiting = self._crew.waiting
         try:
             for ready in self._prepared(entries):
-                if not self._hand_over(ready):
+                if not waiting.take(ready.nbytes, self._abandoned):
+                    return
+                if not self._ready.put(ready):
+                    waiting.give_back(ready.nbytes)
                     return
         finally:
-            self._hand_over(None)
+            self._ready.end()
 
     def _prepared(self, entries: Sequence[PlanEntry]) -> Iterator[_Ready]:
         records = self._crew.reader.read([entry.chunk for entry in entries])
@@ -180,44 +207,49 @@ class _Flow:
             return _Ready(entry, slim, None, Refusal(outcome="refused", reason=error.reason, detail=error.detail))
         return _Ready(entry, slim, request, self._crew.engine.admit(request))
 
-    def _hand_over(self, ready: _Ready | None) -> bool:
-        """Put a record into the queue of the event loop; False when nobody waits for it any more."""
-        if self._abandoned.is_set():
-            return False
-        put = asyncio.run_coroutine_threadsafe(self._ready.put(ready), self._loop)
-        while not self._abandoned.is_set():
-            try:
-                put.result(timeout=0.1)
-            except TimeoutError:
-                continue
-            return True
-        put.cancel()
-        return False
-
     # ------------------------------------------------------------------------------------ on the event loop
 
-    async def _answer(self, ready: _Ready) -> None:
+    async def _answer(self, ready: _Ready, held: _Held) -> None:
         try:
-            self._crew.add(self._writer, await self._row(ready))
+            self._crew.add(self._writer, await self._row(ready, held))
         except Interrupted:
             # Raising would cancel the part's other requests, whose answers are still awaited; `run` raises at the end.
             return
-        finally:
-            self._crew.outstanding.release()
 
-    async def _row(self, ready: _Ready) -> Row:
+    async def _row(self, ready: _Ready, held: _Held) -> Row:
         entry, record, request = ready.entry, ready.record, ready.request
         if ready.refusal is not None or request is None:
             refusal = ready.refusal or Refusal(outcome="refused", reason="prompt_error", detail="no request was made")
             return refused_row(entry, refusal, record.lineage, request)
         try:
-            fed = await self._crew.feeder.answer(request)
+            fed = await self._crew.feeder.answer(request, held.release)
         except EngineUnavailable:
             raise
         except EngineError as error:
             fed = Fed(response=_failure(request, error, self._crew.engine), shared=False)
         answer = interpret(self._crew.job, record, fed.response)
         return answered_row(entry, record, fed.response, answer, request_facts(request), shared=fed.shared)
+
+
+class _Held:
+    """What a record holds of the worker's bounds; each is given back once."""
+
+    __slots__ = ("_crew", "_nbytes")
+
+    def __init__(self, crew: Crew, nbytes: int) -> None:
+        self._crew = crew
+        self._nbytes = nbytes
+
+    def release(self) -> None:
+        """Give the memory back: the engine has got the request."""
+        if self._nbytes:
+            self._crew.waiting.give_back(self._nbytes)
+            self._nbytes = 0
+
+    def release_all(self, task: asyncio.Task[None]) -> None:
+        """Give everything back: the record has ended."""
+        self.release()
+        self._crew.outstanding.release()
 
 
 def _failure(request: Request, error: EngineError, engine: Engine) -> Response:
@@ -257,8 +289,3 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
         return 1 if isinstance(error, S1BatchError) else 0
 
     return min(flat, key=rank)
-
-
-def _drop_all(queue: asyncio.Queue[_Ready | None]) -> None:
-    while not queue.empty():
-        queue.get_nowait()

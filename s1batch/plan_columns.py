@@ -110,14 +110,26 @@ def plan_table(entries: Sequence[PlanEntry]) -> pa.Table:
 
 def plan_entries(table: pa.Table) -> list[PlanEntry]:
     """Return the entries of a table that `plan_table` made."""
-    names = ["part", "label", "core_start", "core_end", "steps", "channels", "rate_hz", "text_chars", "nbytes"]
+    names = [
+        "chunk_key",
+        "part",
+        "label",
+        "core_start",
+        "core_end",
+        "steps",
+        "channels",
+        "rate_hz",
+        "text_chars",
+        "nbytes",
+    ]
     names += ["gap_frac", "prompt_tokens", "admission", "reason", "detail", "inputs"]
     lists = [table.column(name).to_pylist() for name in names]
     return [
         PlanEntry(
-            chunk=Chunk(
-                inputs=tuple(_address(plain) for plain in inputs),
-                core=None if core_start is None else (core_start, core_end),
+            chunk=Chunk.planned(
+                key,
+                tuple(_address(plain) for plain in inputs),
+                None if core_start is None else (core_start, core_end),
             ),
             label=label,
             series=None if steps is None else SeriesShape(steps=steps, channels=channels, rate_hz=rate_hz),
@@ -129,6 +141,7 @@ def plan_entries(table: pa.Table) -> list[PlanEntry]:
             prompt_tokens=prompt_tokens,
         )
         for (
+            key,
             part,
             label,
             core_start,

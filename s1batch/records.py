@@ -140,6 +140,13 @@ class Chunk:
     inputs: tuple[Address, ...]
     core: tuple[int, int] | None = None
 
+    @classmethod
+    def planned(cls, key: str, inputs: tuple[Address, ...], core: tuple[int, int] | None) -> Chunk:
+        """Return a chunk whose key was computed before, when it was planned."""
+        chunk = cls(inputs=inputs, core=core)
+        chunk.__dict__["key"] = key
+        return chunk
+
     @cached_property
     def key(self) -> str:
         """The identity: a hash of the addresses alone, equal in every process and for every engine."""
@@ -435,6 +442,19 @@ class Request:
     sample_index: int = 0
     schema: Mapping[str, Any] | None = None
     neutralised: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """About the memory that the contents take: characters of the text, bytes of the media."""
+        return sum(
+            len(part.text)
+            if isinstance(part, TextPart)
+            else part.values_TC.nbytes
+            if isinstance(part, SeriesPart)
+            else len(part.data)
+            for message in self.messages
+            for part in message.parts
+        )
 
     @cached_property
     def fingerprint(self) -> str:

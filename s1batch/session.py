@@ -16,8 +16,10 @@ from typing import Self
 from s1batch.assembly import EngineFacts, make_job, make_reader, make_settings, open_engine, requests_in_flight
 from s1batch.engine.feeder import Feeder, FeederStats
 from s1batch.errors import Interrupted, LockedError
+from s1batch.handover import ByteBudget
 from s1batch.jobfile import LoadedJob
 from s1batch.known_responses import known_responses
+from s1batch.part_gate import READING_PARTS, PartGate
 from s1batch.part_runner import Crew, PartSummary, run_part
 from s1batch.plan_store import PlanStore
 from s1batch.records import Outcome
@@ -28,6 +30,9 @@ from s1batch.source_check import SourceFacts
 
 CACHED_ANSWERS = 4096
 CACHED_BYTES = 32 << 20
+
+WAITING_BYTES = 32 << 20
+"""Memory of requests that wait for the engine; what the engine has got counts no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +97,9 @@ class Session:
         self._stopped = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="s1batch-session", daemon=True)
-        self._threads = ThreadPoolExecutor(2 * self._options.parts_in_flight, thread_name_prefix="s1batch-read")
+        self._gate = PartGate(self._stopped)
+        # One for each part that is read, and as many for parts that are finished meanwhile.
+        self._threads = ThreadPoolExecutor(2 * READING_PARTS, thread_name_prefix="s1batch-read")
         self._crew: Crew | None = None
         self._draining: Future[int] | None = None
 
@@ -136,6 +143,7 @@ class Session:
             feeder=feeder,
             readers=self._threads,
             prefetch=options.prefetch,
+            waiting=ByteBudget(WAITING_BYTES),
             # As many again wait at the feeder, so that it can group them by class and never runs dry.
             outstanding=asyncio.Semaphore(2 * in_flight),
             stopped=self._stopped,
@@ -158,12 +166,14 @@ class Session:
             raise RuntimeError("run_part needs an open session: use it in a with statement")
         if self._stopped.is_set():
             raise Interrupted("the run is being stopped")
-        entries = self._plan.entries(part)
-        paths = {address.path for entry in entries for address in entry.chunk.inputs}
-        facts = SourceFacts.of(self._plan, paths)
-        with self._open_part(part) as writer:
-            running = run_part(self._crew, writer, entries, facts, only)
-            return asyncio.run_coroutine_threadsafe(running, self._loop).result()
+        with self._gate.part() as place:
+            entries = self._plan.entries(part)
+            place.holds(len(entries))
+            paths = {address.path for entry in entries for address in entry.chunk.inputs}
+            facts = SourceFacts.of(self._plan, paths)
+            with self._open_part(part) as writer:
+                running = run_part(self._crew, writer, entries, facts, place, only)
+                return asyncio.run_coroutine_threadsafe(running, self._loop).result()
 
     def _open_part(self, part: int) -> PartWriter:
         give_up = time.monotonic() + self._setup.lease_patience_s

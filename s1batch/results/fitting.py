@@ -81,6 +81,8 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 def clean_text(text: str) -> str:
     """Return text that UTF-8 holds: lone surrogates become backslash escapes."""
+    if text.isascii():
+        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -149,7 +151,10 @@ def _fit_bool(value: Any) -> bool:
 
 
 def _fit_int(value: Any, low: int, high: int) -> int:
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+    # Exact types first, here and below: rows are mostly made of them, and every one of them comes by here.
+    if type(value) is int:
+        number = value
+    elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
         number = int(value)
     elif isinstance(value, numbers.Real) and float(value).is_integer() and not isinstance(value, bool):
         number = int(float(value))
@@ -161,6 +166,8 @@ def _fit_int(value: Any, low: int, high: int) -> int:
 
 
 def _fit_float(value: Any) -> float:
+    if type(value) is float:
+        return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise MisfitError(f"{_shown(value)} is no number")
     try:

@@ -186,6 +186,15 @@ class RowSchema:
     def _fitters(self) -> dict[str, Convert]:
         return {column.name: fitter(column.type, column.name) for column in self.columns}
 
+    @cached_property
+    def _common_fitters(self) -> tuple[tuple[str, str, Any, Convert], ...]:
+        """Column, attribute, default and fitter of the columns that all results have."""
+        return tuple(
+            (column.name, name, _DEFAULTS[name], self._fitters[column.name])
+            for column in COMMON + REQUEST
+            for name in (_ATTRIBUTES.get(column.name, column.name),)
+        )
+
     def _fit(self, row: Row) -> tuple[Row, tuple[Misfit, ...]]:
         if row.outcome not in OUTCOMES:
             raise ValueError(f"{row.outcome!r} is no outcome")
@@ -193,19 +202,20 @@ class RowSchema:
             raise ValueError(f"{row.reason!r} is no reason")
         misfits: list[Misfit] = []
         values: dict[str, Any] = {}
-        for column in COMMON + REQUEST:
-            name = _ATTRIBUTES.get(column.name, column.name)
+        for column, name, default, fit in self._common_fitters:
             given = getattr(row, name)
-            if given is None and name in _REQUIRED:
-                raise ValueError(f"row {row.chunk_key!r} has no {name}")
+            if given is None:
+                if name in _REQUIRED:
+                    raise ValueError(f"row {row.chunk_key!r} has no {name}")
+                values[name] = default
+                continue
             try:
-                fitted = self._fitters[column.name](given)
-                values[name] = _DEFAULTS[name] if fitted is None and name not in _REQUIRED else fitted
+                values[name] = fit(given)
             except MisfitError as error:
                 if name in _REQUIRED:
                     raise ValueError(f"row {row.chunk_key!r}: {name}: {error}") from error
-                misfits.append(Misfit(column=column.name, problem=str(error), answer=False))
-                values[name] = _DEFAULTS[name]
+                misfits.append(Misfit(column=column, problem=str(error), answer=False))
+                values[name] = default
         values["lineage"] = self._fit_group(row.lineage, self.lineage, False, misfits)
         values["answer"] = self._fit_group(row.answer, self.answer, True, misfits)
         return Row(**values), tuple(misfits)
@@ -267,9 +277,7 @@ class RowSchema:
 
     def row_to_json(self, row: Row) -> bytes:
         """Return a fitted row as one JSON object, keyed by column name; nulls are left out."""
-        plain: dict[str, Any] = {
-            column.name: getattr(row, _ATTRIBUTES.get(column.name, column.name)) for column in COMMON + REQUEST
-        }
+        plain = {column: getattr(row, name) for column, name, _, _ in self._common_fitters}
         plain.update(row.lineage)
         plain.update(row.answer)
         for name, convert in self._json_writers:

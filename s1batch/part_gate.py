@@ -1,0 +1,84 @@
+"""When a worker opens its next part: the engine must not run dry, and the open parts must fit in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from s1batch.errors import Interrupted
+
+READING_PARTS = 4
+"""Parts that are read at once."""
+
+OPEN_CHUNKS = 8192
+"""Chunks of open parts beyond which no further part is opened beside one that is still being read."""
+
+_LOOK_EVERY_S = 0.2
+
+
+class OpenPart:
+    """A part that passed the gate; counts until it leaves."""
+
+    def __init__(self, gate: PartGate) -> None:
+        self._gate = gate
+        self.chunks = 0
+        self.is_read = False
+
+    def holds(self, chunks: int) -> None:
+        """Say how many chunks the part has."""
+        self._gate.change(self, chunks=chunks)
+
+    def read(self) -> None:
+        """Say that the part is read to its end: only answers are missing, and another part may be read."""
+        self._gate.change(self, is_read=True)
+
+
+class PartGate:
+    """Lets parts in one by one.
+
+    A part whose last answers are slow must not keep the engine waiting, so parts that only wait for answers stay open
+    beside those that are read.
+
+    Args:
+        stopped: Set when nothing new may begin.
+    """
+
+    def __init__(self, stopped: threading.Event) -> None:
+        self._stopped = stopped
+        self._changed = threading.Condition()
+        self._open: set[OpenPart] = set()
+
+    @contextmanager
+    def part(self) -> Iterator[OpenPart]:
+        """Wait for the turn of one more part, and count it as open for the length of the block.
+
+        Raises:
+            Interrupted: The run is being stopped.
+        """
+        mine = OpenPart(self)
+        with self._changed:
+            while not self._has_room():
+                if self._stopped.is_set():
+                    raise Interrupted("the run is being stopped")
+                self._changed.wait(_LOOK_EVERY_S)
+            self._open.add(mine)
+        try:
+            yield mine
+        finally:
+            with self._changed:
+                self._open.discard(mine)
+                self._changed.notify_all()
+
+    def change(self, part: OpenPart, *, chunks: int | None = None, is_read: bool = False) -> None:
+        """Note what became of an open part."""
+        with self._changed:
+            part.chunks = part.chunks if chunks is None else chunks
+            part.is_read = part.is_read or is_read
+            self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        reading = sum(not part.is_read for part in self._open)
+        if reading == 0:
+            return True
+        return reading < READING_PARTS and sum(part.chunks for part in self._open) <= OPEN_CHUNKS
