@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from s1batch.canonical import bytes_digest, digest
+from s1batch.canonical import bytes_digest, digest, plain_digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,7 +143,7 @@ class Chunk:
     @cached_property
     def key(self) -> str:
         """The identity: a hash of the addresses alone, equal in every process and for every engine."""
-        return digest(self.inputs)
+        return plain_digest([_address_identity(address) for address in self.inputs])
 
     @property
     def start(self) -> int | None:
@@ -162,6 +162,27 @@ class Chunk:
         """The dimension of the first slice of the first address; None when there is none."""
         slices = self.inputs[0].slices if self.inputs else ()
         return slices[0].dim if slices else None
+
+
+def _address_identity(address: Address) -> dict[str, object]:
+    """What `s1batch.canonical` makes of an address, written out: every chunk of a plan is keyed."""
+    identity: dict[str, object] = {}
+    if address.path:
+        identity["path"] = address.path
+    if address.rate_hz is not None:
+        identity["rate_hz"] = address.rate_hz
+    if address.root:
+        identity["root"] = address.root
+    if address.slices:
+        identity["slices"] = [
+            {"dim": part.dim, "start": part.start, "stop": part.stop}
+            if part.dim
+            else {"start": part.start, "stop": part.stop}
+            for part in address.slices
+        ]
+    if address.source:
+        identity["source"] = address.source
+    return identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
