@@ -20,13 +20,17 @@ from pydantic import Field, model_validator
 
 from s1batch import __version__
 from s1batch.config import Config, placement
+from s1batch.engine.rules import RULES
 from s1batch.engine.stored_answers import StoredAnswers
-from s1batch.engine.tokens import safe_rate
 from s1batch.errors import EngineError, EngineUnavailable, UsageError
-from s1batch.records import Message, ModelIdentity, Refusal, Request, Response, SeriesPart
+from s1batch.records import ModelIdentity, Refusal, Request, Response
 
 Answers = Callable[[Request], Response | str | Awaitable[Response | str]]
 """A function that answers a request, plain or async; a plain one must be quick, for nothing else runs meanwhile."""
+
+
+_WHO_ADAPTS = (RULES["reference"], RULES["lmdeploy"])
+"""The rules of the engines whose answers may have been stored for an adapted request."""
 
 
 class AdmissionRules(Protocol):
@@ -82,15 +86,17 @@ class ReplayEngine:
     def adapt(self, request: Request) -> Request:
         """Return the request as it was asked when its answer was stored.
 
-        An engine may have been told a neighbouring sampling rate in place of one that would have broken it, and
-        that is part of the fingerprint: the nudged form is tried when the request itself is not known.
+        An engine may have been told a neighbouring sampling rate in place of one that would have broken it, or been
+        sent a channel standardised, and that is part of the fingerprint: those forms are tried when the request itself
+        is not known.
         """
         if self._rules is not None:
             request = self._rules.adapt(request)
-        if isinstance(self._answers, StoredAnswers) and request.series:
-            nudged = _with_safe_rates(request)
-            if nudged is not request and self._answers.get(request.fingerprint) is None:
-                return nudged if self._answers.get(nudged.fingerprint) is not None else request
+        if isinstance(self._answers, StoredAnswers) and self._answers.get(request.fingerprint) is None:
+            for rules in _WHO_ADAPTS:
+                adapted = rules.adapt(request)
+                if adapted is not request and self._answers.get(adapted.fingerprint) is not None:
+                    return adapted
         return request
 
     def admit(self, request: Request) -> Refusal | None:
@@ -245,20 +251,3 @@ def _imported(function: str) -> Answers:
         raise UsageError(f"engine.function {function!r} is no function")
     answers: Answers = found
     return answers
-
-
-def _with_safe_rates(request: Request) -> Request:
-    """Return the request with poison sampling rates declared as the nearest safe ones; itself when there are none."""
-    if all(part.shape.rate_hz == safe_rate(part.shape.rate_hz) for part in request.series):
-        return request
-    return replace(request, messages=tuple(_message_with_safe_rates(message) for message in request.messages))
-
-
-def _message_with_safe_rates(message: Message) -> Message:
-    parts = tuple(
-        replace(part, declared_rate_hz=safe_rate(part.shape.rate_hz))
-        if isinstance(part, SeriesPart) and part.shape.rate_hz != safe_rate(part.shape.rate_hz)
-        else part
-        for part in message.parts
-    )
-    return replace(message, parts=parts)

@@ -350,11 +350,14 @@ class SeriesPart:
         values_TC: float32, shape (T, C).
         rate_hz: True rate of the samples.
         declared_rate_hz: Rate that the engine is told when the true one would break it; None means the true one.
+        conditioned: Channels that were standardised because the engine's z-score would have damaged them; shown in the
+            row. The identity has it through the values.
     """
 
     values_TC: NDArray[np.float32]
     rate_hz: float
     declared_rate_hz: float | None = None
+    conditioned: tuple[int, ...] = ()
 
     @property
     def shape(self) -> SeriesShape:
@@ -577,5 +580,6 @@ class Row:
     fingerprint: str = ""
     rate_declared_hz: float | None = None
     neutralised: int = 0
+    conditioned: list[int] | None = None
     lineage: Mapping[str, Any] = field(default_factory=dict)
     answer: Mapping[str, Any] = field(default_factory=dict)
