@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 def z_score(values_TC: NDArray[np.floating]) -> NDArray[np.floating]:
     """Z-score as LMDeploy computes it, in the precision of its input."""
-    return (values_TC - values_TC.mean(axis=0)) / (values_TC.std(axis=0) + np.asarray(1e-8, values_TC.dtype))
+    return np.asarray((values_TC - values_TC.mean(axis=0)) / (values_TC.std(axis=0) + values_TC.dtype.type(1e-8)))
 
 
 def worst(steps: int, ratio: float, scale: float) -> float:

@@ -16,12 +16,12 @@ from s1batch.rows import request_facts
 
 def z_score(values_TC: NDArray[np.floating]) -> NDArray[np.floating]:
     """As the engine computes it, in the precision of its input."""
-    return (values_TC - values_TC.mean(axis=0)) / (values_TC.std(axis=0) + np.asarray(1e-8, values_TC.dtype))
+    return np.asarray((values_TC - values_TC.mean(axis=0)) / (values_TC.std(axis=0) + values_TC.dtype.type(1e-8)))
 
 
 def exact_z_score(values_TC: NDArray[np.floating]) -> NDArray[np.float64]:
     wide = values_TC.astype(np.float64)
-    return (wide - wide.mean(axis=0)) / wide.std(axis=0)
+    return np.asarray((wide - wide.mean(axis=0)) / wide.std(axis=0))
 
 
 def noise(steps: int, offset: float, scale: float, seed: int = 0) -> NDArray[np.float32]:

@@ -167,7 +167,7 @@ def test_a_file_that_changes_during_the_replay_is_told(tmp_path: Path) -> None:
 
 
 def series_request(rate_hz: float, declared_rate_hz: float | None = None) -> Request:
-    part = SeriesPart(np.ones((5000, 3), np.float32), rate_hz, declared_rate_hz)
+    part = SeriesPart(np.eye(5000, 3, dtype=np.float32), rate_hz, declared_rate_hz)
     message = Message(role="user", parts=(part, TextPart(text="Pick.")))
     return Request(messages=(message,), sampling=Sampling(), model=MODEL)
 
