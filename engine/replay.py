@@ -29,6 +29,10 @@ Answers = Callable[[Request], Response | str | Awaitable[Response | str]]
 """A function that answers a request, plain or async; a plain one must be quick, for nothing else runs meanwhile."""
 
 
+_WHO_ADAPTS = (RULES["reference"], RULES["lmdeploy"])
+"""The rules of the engines whose answers may have been stored for an adapted request."""
+
+
 class ReplayEngine:
     """Answers from a function or from stored answers.
 
@@ -69,15 +73,17 @@ class ReplayEngine:
     def adapt(self, request: Request) -> Request:
         """Return the request as it was asked when its answer was stored.
 
-        LMDeploy may have been told a neighbouring sampling rate in place of one that would have broken it, and that is
-        part of the fingerprint: the adapted form is tried when the request itself is not known.
+        An engine may have been told a neighbouring sampling rate in place of one that would have broken it, or been
+        sent a channel standardised, and that is part of the fingerprint: those forms are tried when the request itself
+        is not known.
         """
         if self._rules is not None:
             request = self._rules.adapt(request)
         if isinstance(self._answers, StoredAnswers) and self._answers.get(request.fingerprint) is None:
-            adapted = RULES["lmdeploy"].adapt(request)
-            if self._answers.get(adapted.fingerprint) is not None:
-                return adapted
+            for rules in _WHO_ADAPTS:
+                adapted = rules.adapt(request)
+                if adapted is not request and self._answers.get(adapted.fingerprint) is not None:
+                    return adapted
         return request
 
     def admit(self, request: Request) -> Refusal | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from s1batch.engine.conditioning import LARGEST_FLOAT32, conditioned
 from s1batch.engine.tokens import (
     LMDEPLOY_LONGEST_SERIES,
     image_tokens,
@@ -37,8 +38,6 @@ SERIES_MARKERS = 2
 
 TOKENS_PER_IMAGE = image_tokens(1024, 1024)
 """Tokens counted for an image, whose size the planner does not know: those of a square of one megapixel."""
-
-LARGEST_FLOAT32 = 3.4028235e38
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +89,7 @@ class Rules:
         exclusive_series: Requests with series may be in flight together only when all are of the same (T, C, rate), and
             never together with images.
         nudges_rates: Whether sampling rates that break the engine are replaced by the nearest safe one.
+        conditions_series: Whether channels that a z-score in float32 would damage are standardised beforehand.
         guided_json: Whether a grammar can force the answer into a schema.
         thinking: Whether the model can reason before it answers.
         thinking_with_schema: Whether the grammar waits for the end of the reasoning. Where it does not, a request with
@@ -107,6 +107,7 @@ class Rules:
     context_tokens: int | None = None
     exclusive_series: bool = False
     nudges_rates: bool = False
+    conditions_series: bool = False
     guided_json: bool = True
     thinking: bool = True
     thinking_with_schema: bool = False
@@ -146,13 +147,18 @@ class Rules:
         return None
 
     def adapt(self, request: Request) -> Request:
-        """Return the request with sampling rates that would break the engine declared as the nearest safe ones."""
-        if not (self.nudges_rates and any(is_poison_rate(_told(part)) for part in request.series)):
+        """Return the request as the engine takes it without damage: safe sampling rates, conditioned channels.
+
+        A request that needs neither is returned as it is; adapting twice changes nothing.
+        """
+        adapted = [self._adapted(part) for part in request.series]
+        if all(new is old for new, old in zip(adapted, request.series, strict=True)):
             return request
+        parts = iter(adapted)
         messages = tuple(
             replace(
                 message,
-                parts=tuple(_nudged(part) if isinstance(part, SeriesPart) else part for part in message.parts),
+                parts=tuple(next(parts) if isinstance(part, SeriesPart) else part for part in message.parts),
             )
             for message in request.messages
         )
@@ -177,6 +183,11 @@ class Rules:
     def guides(self, *, schema: bool, thinking: bool) -> bool:
         """Return whether the answer will be forced into its schema while it is generated."""
         return schema and self.guided_json and (self.thinking_with_schema or not thinking)
+
+    def _adapted(self, part: SeriesPart) -> SeriesPart:
+        if self.nudges_rates:
+            part = _nudged(part)
+        return conditioned(part) if self.conditions_series else part
 
     def _rate(self, series: SeriesShape) -> float:
         return safe_rate(series.rate_hz) if self.nudges_rates else series.rate_hz
@@ -308,6 +319,7 @@ _LMDEPLOY = Rules(
     series_with_images=False,
     exclusive_series=True,
     nudges_rates=True,
+    conditions_series=True,
     source="LMDeploy 0.18.0: the Intern-S1-Pro preprocessor and time-series model, the PyTorch engine's scheduler and "
     "model inputs; the real pipeline and scheduler were run over a stub engine",
 )
@@ -350,6 +362,7 @@ _ALL = (
     Rules(
         name="reference",
         modalities=frozenset({"text", "series"}),
+        conditions_series=True,
         thinking_with_schema=True,
         source="s1batch's reference model: computes one stride, in float64, for placeholders and embeddings alike",
     ),

@@ -73,6 +73,8 @@ def _prompt(request: Request) -> Iterator[str]:
             elif isinstance(part, SeriesPart):
                 shape = part.shape
                 told = f", told {part.declared_rate_hz:g} Hz" if part.declared_rate_hz is not None else ""
+                if part.conditioned:
+                    told += f", channels {', '.join(map(str, part.conditioned))} standardised"
                 yield f"<series: {shape.steps} steps x {shape.channels} channels at {part.rate_hz:g} Hz{told}>"
             elif isinstance(part, ImagePart):
                 yield f"<image: {part.mime}, {len(part.data):,} bytes>"

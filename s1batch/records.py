@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from s1batch.canonical import bytes_digest, digest
+from s1batch.canonical import bytes_digest, digest, plain_digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,7 +150,7 @@ class Chunk:
     @cached_property
     def key(self) -> str:
         """The identity: a hash of the addresses alone, equal in every process and for every engine."""
-        return digest(self.inputs)
+        return plain_digest([_address_identity(address) for address in self.inputs])
 
     @property
     def start(self) -> int | None:
@@ -169,6 +169,27 @@ class Chunk:
         """The dimension of the first slice of the first address; None when there is none."""
         slices = self.inputs[0].slices if self.inputs else ()
         return slices[0].dim if slices else None
+
+
+def _address_identity(address: Address) -> dict[str, object]:
+    """What `s1batch.canonical` makes of an address, written out: every chunk of a plan is keyed."""
+    identity: dict[str, object] = {}
+    if address.path:
+        identity["path"] = address.path
+    if address.rate_hz is not None:
+        identity["rate_hz"] = address.rate_hz
+    if address.root:
+        identity["root"] = address.root
+    if address.slices:
+        identity["slices"] = [
+            {"dim": part.dim, "start": part.start, "stop": part.stop}
+            if part.dim
+            else {"start": part.start, "stop": part.stop}
+            for part in address.slices
+        ]
+    if address.source:
+        identity["source"] = address.source
+    return identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,11 +357,14 @@ class SeriesPart:
         values_TC: float32, shape (T, C).
         rate_hz: True rate of the samples.
         declared_rate_hz: Rate that the engine is told when the true one would break it; None means the true one.
+        conditioned: Channels that were standardised because the engine's z-score would have damaged them; shown in the
+            row. The identity has it through the values.
     """
 
     values_TC: NDArray[np.float32]
     rate_hz: float
     declared_rate_hz: float | None = None
+    conditioned: tuple[int, ...] = ()
 
     @property
     def shape(self) -> SeriesShape:
@@ -576,5 +600,6 @@ class Row:
     fingerprint: str = ""
     rate_declared_hz: float | None = None
     neutralised: int = 0
+    conditioned: list[int] | None = None
     lineage: Mapping[str, Any] = field(default_factory=dict)
     answer: Mapping[str, Any] = field(default_factory=dict)

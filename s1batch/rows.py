@@ -33,7 +33,7 @@ def answered_row(
         record: What was read.
         response: What came back.
         answer: What the job made of it.
-        facts: The request columns (`rate_declared_hz`, `neutralised`).
+        facts: The request columns (`rate_declared_hz`, `neutralised`, `conditioned`).
         shared: Whether the answer was given to another chunk first; then its tokens and attempts are counted there.
     """
     return Row(
@@ -61,7 +61,13 @@ def answered_row(
 def request_facts(request: Request) -> dict[str, Any]:
     """Return the request columns of a row."""
     declared = next((part.declared_rate_hz for part in request.series if part.declared_rate_hz is not None), None)
-    return {"rate_declared_hz": declared, "neutralised": request.neutralised}
+    # Channels count on from one series of the request to the next.
+    channels: list[int] = []
+    before = 0
+    for part in request.series:
+        channels += (before + channel for channel in part.conditioned)
+        before += part.values_TC.shape[1]
+    return {"rate_declared_hz": declared, "neutralised": request.neutralised, "conditioned": channels or None}
 
 
 def _place(entry: PlanEntry) -> dict[str, Any]:

@@ -53,6 +53,23 @@ def test_a_chunks_key_never_changes() -> None:
     assert Chunk((address,)).key == "afcbcc36b794ac730e73e636ab196441"
 
 
+CODES = st.text(st.characters(codec="utf-8"), max_size=6)
+INT64S = st.integers(-(2**63), 2**63 - 1)
+ADDRESSES = st.builds(
+    Address,
+    source=CODES,
+    root=CODES,
+    path=CODES,
+    slices=st.lists(st.builds(Slice, dim=CODES, start=INT64S, stop=INT64S), max_size=3).map(tuple),
+    rate_hz=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+)
+
+
+@given(st.lists(ADDRESSES, max_size=4).map(tuple))
+def test_a_chunks_key_is_the_digest_of_its_addresses(inputs: tuple[Address, ...]) -> None:
+    assert Chunk(inputs).key == digest(inputs)
+
+
 @given(PLAIN)
 def test_the_order_of_keys_and_empty_fields_that_are_added_do_not_change_a_digest(value: Any) -> None:
     before = digest({"x": value, "y": 1})

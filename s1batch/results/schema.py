@@ -52,6 +52,11 @@ COMMON: tuple[Column, ...] = _columns(
 REQUEST: tuple[Column, ...] = _columns(
     ("rate_declared_hz", pa.float64(), "rate in Hz that the engine was told, where it is not the samples' own"),
     ("neutralised", pa.int32(), "special tokens of the model that were made harmless in the text"),
+    (
+        "conditioned",
+        pa.list_(pa.int64()),
+        "channels (from 0, over all series) sent standardised because a z-score in float32 would have damaged them",
+    ),
 )
 
 _ATTRIBUTES = {"start": "start_ns", "end": "stop_ns"}

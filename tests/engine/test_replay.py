@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from s1batch.config import answer_fields
 from s1batch.engine.replay import ReplayEngine, ReplayEngineSpec
+from s1batch.engine.rules import RULES
 from s1batch.engine.stored_answers import StoredAnswers
 from s1batch.errors import EngineError, EngineUnavailable, UsageError
 from s1batch.records import Message, ModelIdentity, Request, Response, Sampling, SeriesPart, TextPart
@@ -166,7 +167,7 @@ def test_a_file_that_changes_during_the_replay_is_told(tmp_path: Path) -> None:
 
 
 def series_request(rate_hz: float, declared_rate_hz: float | None = None) -> Request:
-    part = SeriesPart(np.ones((5000, 3), np.float32), rate_hz, declared_rate_hz)
+    part = SeriesPart(np.eye(5000, 3, dtype=np.float32), rate_hz, declared_rate_hz)
     message = Message(role="user", parts=(part, TextPart(text="Pick.")))
     return Request(messages=(message,), sampling=Sampling(), model=MODEL)
 
@@ -179,6 +180,16 @@ def test_a_series_is_found_although_its_engine_was_told_another_rate(tmp_path: P
     assert ask(engine, engine.adapt(series_request(2000.0))).text == "y"
     unknown = series_request(3000.0)
     assert engine.adapt(unknown) is unknown
+
+
+def test_a_series_is_found_although_its_engine_was_sent_a_channel_standardised(tmp_path: Path) -> None:
+    values_TC = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32) + np.float32(1e5)
+    message = Message(role="user", parts=(SeriesPart(values_TC, 100.0),))
+    asked = Request(messages=(message,), sampling=Sampling(), model=MODEL)
+    sent = RULES["reference"].adapt(asked)
+    assert sent.fingerprint != asked.fingerprint
+    engine = ReplayEngine(StoredAnswers(write_run(tmp_path / "run", [row(sent, "x")])), model=MODEL)
+    assert ask(engine, engine.adapt(asked)).text == "x"
 
 
 def test_a_function_answers_with_a_text_or_a_response_plain_or_async() -> None:

@@ -39,7 +39,7 @@ def request(*parts: Part, sampling: Sampling | None = None, schema: dict[str, st
 
 
 def wave(steps: int = 6000, channels: int = 3) -> NDArray[np.float32]:
-    return np.ones((steps, channels), np.float32)
+    return np.random.default_rng(0).normal(size=(steps, channels)).astype(np.float32)
 
 
 IMAGE = ImagePart(b"png")
