@@ -361,7 +361,7 @@ _ALL = (
     ),
     Rules(
         name="reference",
-        modalities=frozenset({"text", "series"}),
+        modalities=frozenset({"text", "image", "series"}),
         conditions_series=True,
         thinking_with_schema=True,
         source="s1batch's reference model: computes one stride, in float64, for placeholders and embeddings alike",

@@ -14,6 +14,15 @@ POISON_BELOW_HZ = 1660.0
 POISON_ABOVE_HZ = 3680.0
 """Safe rates on both sides of the range in which float32 and float64 disagree about the stride."""
 
+IMAGE_PATCH = 16
+"""Pixels of a side of a patch of the vision tower."""
+
+IMAGE_CELL = 2 * IMAGE_PATCH
+"""Pixels of a side of what becomes one token: 2 x 2 patches are merged."""
+
+LEAST_IMAGE_PIXELS = 65_536
+MOST_IMAGE_PIXELS = 16_777_216
+"""Bounds of the area of a processed image (`size` in preprocessor_config.json); the bounds of Qwen3-VL's processor."""
 
 _STEP_MARGIN = 4e-6
 """Relative distance to a whole number below which float32 may round to its other side: 7 times the largest error that
@@ -85,7 +94,26 @@ def _is_at_a_step(rate_hz: float) -> bool:
     return step < 160 and abs(value - step) <= _STEP_MARGIN * step
 
 
-def image_tokens(width: int, height: int, patch: int = 16, merge: int = 2) -> int:
-    """Return the tokens of an image whose sides were rounded to multiples of patch * merge (320 x 256 becomes 80)."""
-    cell = patch * merge
-    return max(round(width / cell), 1) * max(round(height / cell), 1)
+def image_tokens(width: int, height: int) -> int:
+    """Return the tokens that an image becomes: one for each 32 x 32 pixels of its processed size.
+
+    320 x 256 becomes 80; 1024 x 1024 becomes 1,024. No image becomes fewer than 64, or more than 16,384.
+    """
+    sent_width, sent_height = image_size(width, height)
+    return (sent_width // IMAGE_CELL) * (sent_height // IMAGE_CELL)
+
+
+def image_size(width: int, height: int) -> tuple[int, int]:
+    """Return the width and height to which the image processor scales an image before its patches are cut.
+
+    Both sides are rounded to multiples of 32 (halves to even). Where that leaves fewer than 65,536 pixels or more than
+    16,777,216, the image is scaled first, sides rounded up or down so that the bound holds.
+    """
+    sides = [round(side / IMAGE_CELL) * IMAGE_CELL for side in (width, height)]
+    if sides[0] * sides[1] > MOST_IMAGE_PIXELS:
+        shrink = math.sqrt(width * height / MOST_IMAGE_PIXELS)
+        sides = [max(math.floor(side / shrink / IMAGE_CELL) * IMAGE_CELL, IMAGE_CELL) for side in (width, height)]
+    elif sides[0] * sides[1] < LEAST_IMAGE_PIXELS:
+        stretch = math.sqrt(LEAST_IMAGE_PIXELS / (width * height))
+        sides = [math.ceil(side * stretch / IMAGE_CELL) * IMAGE_CELL for side in (width, height)]
+    return sides[0], sides[1]

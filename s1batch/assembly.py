@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from s1batch import __version__
 from s1batch.engine.base import Engine
 from s1batch.engine.http.spec import HttpEngineSpec
-from s1batch.engine.reference.spec import ReferenceEngineSpec
+from s1batch.engine.reference.spec import ReferenceEngineSpec, model_rules
 from s1batch.engine.replay import ReplayEngineSpec
 from s1batch.engine.rules import RULES, Rules, estimate_text_tokens
 from s1batch.errors import ConflictError, UsageError
@@ -161,11 +161,10 @@ def _reference_facts(spec: ReferenceEngineSpec, loaded: LoadedJob) -> EngineFact
     from s1batch.engine.reference.identity import model_folder, read_identity
 
     folder = model_folder(spec.model, loaded.base_dir)
-    rules = replace(RULES["reference"], context_tokens=ModelConfig.read(folder).text.max_position_embeddings)
     return EngineFacts(
         name=f"reference {__version__}",
         model=read_identity(folder, spec.weights_seed),
-        rules=rules,
+        rules=model_rules(ModelConfig.read(folder)),
         resolved=spec,
         told=f"engine: the embedded reference model {spec.model!r}, on this machine's CPU",
     )

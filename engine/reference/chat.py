@@ -6,17 +6,21 @@ Works on the files of a checkpoint folder and needs no torch, so that a planner 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from s1batch.engine.tokens import series_tokens
+from s1batch.engine.reference.images import measured
+from s1batch.engine.tokens import image_tokens, series_tokens
 from s1batch.errors import EngineError, UsageError
 from s1batch.records import ImagePart, Message, Part, SeriesPart, TextPart
 
-SERIES_START, SERIES_PLACE, SERIES_END = "<|ts|>", "<TS_CONTEXT>", "<|/ts|>"
-THINK_START, THINK_END = "<think>", "</think>"
+SERIES_PLACE, IMAGE_PLACE = "<TS_CONTEXT>", "<|image_pad|>"
+THINK_END = "</think>"
+
+_PLACES = re.compile(f"({re.escape(SERIES_PLACE)}|{re.escape(IMAGE_PLACE)})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +28,7 @@ class Prompt:
     """A conversation as the model sees it.
 
     Attributes:
-        text: The rendered template, each series expanded to its placeholders.
+        text: The rendered template, each series and image expanded to its placeholders.
         ids: Its tokens.
         thinking: Whether the generation prompt left the model inside `<think>`.
     """
@@ -41,6 +45,7 @@ class ChatFormat:
         end_ids: Tokens that end an answer (`eos_token_id` of generation_config.json).
         think_end_id: The token `</think>`.
         place_id: The token `<TS_CONTEXT>`.
+        image_id: The token `<|image_pad|>`.
         vocabulary: How many ids the tokenizer knows; the model's head may be wider.
     """
 
@@ -60,6 +65,7 @@ class ChatFormat:
         self.vocabulary: int = self._tokenizer.get_vocab_size()
         self.think_end_id = self.token_id(THINK_END)
         self.place_id = self.token_id(SERIES_PLACE)
+        self.image_id = self.token_id(IMAGE_PLACE)
 
     def token_id(self, token: str) -> int:
         """Return the id of a special token.
@@ -80,23 +86,22 @@ class ChatFormat:
         """Render and tokenise a conversation up to where the model takes over.
 
         Raises:
-            EngineError: It holds an image, or special tokens in its text that would be read as a series.
+            EngineError: An image cannot be measured, or the text holds special tokens that would be read as media.
         """
         documents = [{"role": message.role, "content": _content(message.parts)} for message in messages]
         text = self.render(documents, enable_thinking=thinking)
-        series = [part for message in messages for part in message.parts if isinstance(part, SeriesPart)]
-        pieces = text.split(SERIES_PLACE)
-        if len(pieces) != len(series) + 1:
-            raise EngineError("prompt_error", f"{len(pieces) - 1} times {SERIES_PLACE} for {len(series)} series")
-        expanded = [pieces[0]]
-        for part, after in zip(series, pieces[1:], strict=True):
-            expanded += [SERIES_PLACE * series_tokens(part.shape.steps, part.shape.rate_hz), after]
-        whole = "".join(expanded)
+        places = [_place(part) for message in messages for part in message.parts if not isinstance(part, TextPart)]
+        pieces = _PLACES.split(text)  # text, placeholder, text, ..., text
+        if pieces[1::2] != [token for token, _ in places]:
+            found = ", ".join(pieces[1::2]) or "no placeholder"
+            raise EngineError("prompt_error", f"{found} for {len(places)} series and images in the prompt")
+        pieces[1::2] = [token * count for token, count in places]
+        whole = "".join(pieces)
         ids = self._tokenizer.encode(whole, add_special_tokens=False).ids
         return Prompt(text=whole, ids=tuple(ids), thinking=thinking)
 
     def render(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
-        """Render the template over messages as plain documents; a series shows as a single placeholder.
+        """Render the template over messages as plain documents; a series or image shows as a single placeholder.
 
         Args:
             messages: With `role` and `content`: text, or a list of parts with a `type`.
@@ -128,9 +133,16 @@ def _content(parts: Sequence[Part]) -> list[dict[str, str]]:
             content.append({"type": "text", "text": part.text})
         elif isinstance(part, SeriesPart):
             content.append({"type": "time_series"})
-        elif isinstance(part, ImagePart):
-            raise EngineError("image_not_supported", "the reference model has no vision tower")
+        else:
+            content.append({"type": "image"})
     return content
+
+
+def _place(part: SeriesPart | ImagePart) -> tuple[str, int]:
+    """Return the placeholder of a piece of media, and how often it stands."""
+    if isinstance(part, SeriesPart):
+        return SERIES_PLACE, series_tokens(part.shape.steps, part.shape.rate_hz)
+    return IMAGE_PLACE, image_tokens(*measured(part))
 
 
 def _compile(source: str) -> Any:

@@ -138,7 +138,14 @@ def _some(names: Iterable[str]) -> str:
     return f"{len(ordered)} keys: {shown}" + (", ..." if len(ordered) > 5 else "")
 
 
-_RESIDUAL = ("o_proj.weight", "experts.down_proj", "self_attn.out_proj.weight", "fc2.weight")
+_RESIDUAL = (
+    "o_proj.weight",
+    "experts.down_proj",
+    "self_attn.out_proj.weight",
+    ".fc2.weight",
+    "attn.proj.weight",
+    "mlp.linear_fc2.weight",
+)
 
 
 def _fill(name: str, tensor: Tensor, config: ModelConfig, seed: int) -> None:
@@ -161,10 +168,14 @@ def _deviation(name: str, shape: torch.Size, config: ModelConfig) -> float:
         return config.text.fope.init_factor * math.sqrt(2 / (shape[0] * field + shape[1] * field))
     if name.endswith("embed_tokens.weight"):
         return 0.5
-    if name.endswith("embed_positions.weight"):
+    if name.endswith(("embed_positions.weight", "visual.pos_embed.weight")):
         return 0.1
     inputs = shape[1] if ".experts.down_proj" in name else math.prod(shape[1:])
     if name.endswith((".experts.gate_proj", ".experts.up_proj")):
         inputs = shape[2]
-    layers = config.series.encoder_layers if ".time_series." in name else config.text.num_hidden_layers
+    layers = config.text.num_hidden_layers
+    if ".time_series." in name:
+        layers = config.series.encoder_layers
+    elif ".visual." in name and config.vision is not None:
+        layers = config.vision.depth
     return 1 / math.sqrt(inputs * (2 * layers if name.endswith(_RESIDUAL) else 1))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from s1batch.engine.tokens import IMAGE_PATCH
 from s1batch.errors import UsageError
 
 MODEL_TYPE = "interns1_pro"
@@ -131,11 +132,54 @@ class SeriesConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VisionConfig:
+    """The vision tower; names as in `vision_config`."""
+
+    depth: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_position_embeddings: int = 2304
+    out_hidden_size: int
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "hidden_size", "intermediate_size", "num_heads"):
+            _check(getattr(self, name) >= 1, f"vision_config.{name} is {getattr(self, name)}; it must be positive")
+        _check(
+            self.hidden_size % (4 * self.num_heads) == 0,
+            f"vision_config.hidden_size {self.hidden_size} does not give {self.num_heads} heads of a width that "
+            "rotation over rows and columns splits (a multiple of four)",
+        )
+        _check(
+            self.positions_per_side >= 2 and self.positions_per_side**2 == self.num_position_embeddings,
+            f"vision_config.num_position_embeddings is {self.num_position_embeddings}; it must be a square",
+        )
+
+    @property
+    def positions_per_side(self) -> int:
+        """Rows, and columns, of the table of learned positions."""
+        return math.isqrt(max(self.num_position_embeddings, 0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """The whole model: decoder, time-series encoder and the ids by which media stand in a prompt."""
+    """The whole model: decoder, media towers and the ids by which media stand in a prompt.
+
+    Attributes:
+        text: The decoder.
+        series: The time-series encoder.
+        vision: The vision tower; None for a model that takes no images.
+        ts_token_id: Stands for each embedding of a series.
+        image_token_id: Stands for each embedding of an image.
+        video_token_id: Of the public model; videos are not computed here.
+        vision_start_token_id: Stands before an image.
+        vision_end_token_id: Stands behind it.
+        dtype: Number type of the stored weights.
+    """
 
     text: TextConfig
     series: SeriesConfig
+    vision: VisionConfig | None = None
     ts_token_id: int
     image_token_id: int
     video_token_id: int
@@ -147,6 +191,10 @@ class ModelConfig:
         _check(
             self.series.out_hidden_size == self.text.hidden_size,
             f"ts_config.out_hidden_size {self.series.out_hidden_size} is not the decoder's {self.text.hidden_size}",
+        )
+        _check(
+            self.vision is None or self.vision.out_hidden_size == self.text.hidden_size,
+            f"vision_config.out_hidden_size is not the decoder's {self.text.hidden_size}",
         )
 
     @classmethod
@@ -181,7 +229,8 @@ class ModelConfig:
         try:
             return cls(
                 text=_text(document["text_config"]),
-                series=SeriesConfig(**_known(SeriesConfig, document["ts_config"])),
+                series=_series(document["ts_config"]),
+                vision=_vision(document.get("vision_config")),
                 dtype=document.get("dtype") or document.get("torch_dtype") or "float32",
                 **{name: document[name] for name in _TOKEN_IDS},
             )
@@ -195,7 +244,7 @@ class ModelConfig:
         different ones of them."""
         text = {name: getattr(self.text, name) for name in _names(TextConfig) if name != "fope"}
         series = {name: getattr(self.series, name) for name in _names(SeriesConfig)}
-        return {
+        document = {
             "architectures": [ARCHITECTURE],
             "model_type": MODEL_TYPE,
             "dtype": self.dtype,
@@ -205,10 +254,7 @@ class ModelConfig:
                 "model_type": f"{MODEL_TYPE}_text",
                 "dtype": self.dtype,
                 **text,
-                "hidden_act": "silu",
-                "attention_bias": False,
-                "decoder_sparse_step": 1,
-                "mlp_only_layers": [],
+                **_FIXED_TEXT,
                 "rope_scaling": {
                     "rope_type": "default",
                     "fope_init_factor": self.text.fope.init_factor,
@@ -216,13 +262,17 @@ class ModelConfig:
                     "num_inv_freq": self.text.fope.num_inv_freq,
                 },
             },
-            "ts_config": {"model_type": f"{MODEL_TYPE}_ts", **series, "activation_function": "gelu"},
+            "ts_config": {"model_type": f"{MODEL_TYPE}_ts", **series, **_FIXED_SERIES},
         }
+        if self.vision is not None:
+            vision = {name: getattr(self.vision, name) for name in _names(VisionConfig)}
+            document["vision_config"] = {"model_type": f"{MODEL_TYPE}_vision", **vision, **_FIXED_VISION}
+        return document
 
 
 _TOKEN_IDS = ("ts_token_id", "image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 
-_FIXED = {
+_FIXED_TEXT = {
     "hidden_act": "silu",
     "attention_bias": False,
     "decoder_sparse_step": 1,
@@ -230,10 +280,37 @@ _FIXED = {
     "tie_word_embeddings": False,
 }
 
+_FIXED_SERIES = {"activation_function": "gelu", "scale_embedding": False}
+
+_FIXED_VISION = {
+    "hidden_act": "gelu_pytorch_tanh",
+    "in_channels": 3,
+    "patch_size": IMAGE_PATCH,
+    "temporal_patch_size": 2,
+    "spatial_merge_size": 2,
+    "deepstack_visual_indexes": [],
+}
+
+
+def _check_fixed(document: Mapping[str, Any], block: str, fixed: Mapping[str, Any]) -> None:
+    for name, value in fixed.items():
+        _check(document.get(name, value) == value, f"{block}.{name} is {document.get(name)!r}, not {value!r}")
+
+
+def _series(document: Mapping[str, Any]) -> SeriesConfig:
+    _check_fixed(document, "ts_config", _FIXED_SERIES)
+    return SeriesConfig(**_known(SeriesConfig, document))
+
+
+def _vision(document: Mapping[str, Any] | None) -> VisionConfig | None:
+    if document is None:
+        return None
+    _check_fixed(document, "vision_config", _FIXED_VISION)
+    return VisionConfig(**_known(VisionConfig, document))
+
 
 def _text(document: Mapping[str, Any]) -> TextConfig:
-    for name, value in _FIXED.items():
-        _check(document.get(name, value) == value, f"text_config.{name} is {document.get(name)!r}, not {value!r}")
+    _check_fixed(document, "text_config", _FIXED_TEXT)
     scaling = document.get("rope_scaling") or document.get("rope_parameters") or {}
     _check(
         scaling.get("rope_type", "default") == "default",

@@ -24,7 +24,8 @@ from s1batch.engine.reference.generate import Generation, Generator
 from s1batch.engine.reference.guided import Grammars
 from s1batch.engine.reference.model import InternS1Pro
 from s1batch.engine.reference.sampler import Sampler
-from s1batch.engine.rules import RULES, Rules
+from s1batch.engine.reference.spec import model_rules
+from s1batch.engine.rules import Rules
 from s1batch.errors import EngineError, EngineUnavailable
 from s1batch.records import ModelIdentity, Reason, Refusal, Request, Response
 
@@ -58,7 +59,7 @@ class ReferenceEngine:
         threads: int | None = None,
     ) -> None:
         text = model.config.text
-        self.rules: Rules = replace(RULES["reference"], context_tokens=text.max_position_embeddings)
+        self.rules: Rules = model_rules(model.config)
         self._text = text
         self._chat = chat
         self._identity = identity
@@ -183,7 +184,8 @@ class ReferenceEngine:
         try:
             ticket.check(self)
             generation = self._generation(ticket.request)
-            generator.prefill(generation, ticket.request.series, lambda: ticket.check(self))
+            request = ticket.request
+            generator.prefill(generation, request.series, request.images, lambda: ticket.check(self))
         except _Abandoned:
             return None
         except EngineError as error:

@@ -22,10 +22,11 @@ from torch import Tensor
 from s1batch.engine.reference.cache import KVCache, Segment
 from s1batch.engine.reference.chat import Prompt
 from s1batch.engine.reference.guided import Guide
+from s1batch.engine.reference.images import cut
 from s1batch.engine.reference.model import InternS1Pro
 from s1batch.engine.reference.sampler import Sampler
 from s1batch.errors import EngineError
-from s1batch.records import FinishReason, SeriesPart
+from s1batch.records import FinishReason, ImagePart, SeriesPart
 
 BLOCK = 8
 """Rows of a decoding step. Part of the numerics: another value may round differently."""
@@ -111,18 +112,27 @@ class Generator:
 
     @torch.inference_mode()
     def prefill(
-        self, generation: Generation, series: Sequence[SeriesPart], check: Callable[[], None] = lambda: None
+        self,
+        generation: Generation,
+        series: Sequence[SeriesPart],
+        images: Sequence[ImagePart] = (),
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        """Encode the prompt's series, fill the cache with the prompt, and choose the first token.
+        """Encode the prompt's media, fill the cache with the prompt, and choose the first token.
 
         Args:
             generation: A fresh one.
             series: The prompt's series, in order.
+            images: The prompt's images, in order.
             check: Called between pieces of the work; what it raises ends it.
+
+        Raises:
+            EngineError: An image is damaged, or placeholders and media do not match.
         """
         encoder = self.model.model.time_series
         encoded = [encoder(part.values_TC, part.shape.rate_hz, check, self._spread) for part in series]
-        embedded_TH = self.model.embed(torch.tensor(generation.prompt.ids), encoded)
+        seen = [self._see(part, check) for part in images]
+        embedded_TH = self.model.embed(torch.tensor(generation.prompt.ids), encoded, seen)
         for first in range(0, embedded_TH.shape[0], PREFILL_TOKENS):
             check()
             chunk_TH = embedded_TH[first : first + PREFILL_TOKENS]
@@ -138,6 +148,12 @@ class Generator:
             logits_BV = self._decode(block)
             for row, generation in enumerate(block):
                 generation.advance(logits_BV[row])
+
+    def _see(self, part: ImagePart, check: Callable[[], None]) -> Tensor:
+        tower = self.model.model.visual
+        if tower is None:
+            raise EngineError("image_not_supported", "this model has no vision tower")
+        return tower(cut(part), check)  # type: ignore[no-any-return]
 
     def _spread(self, work: Callable[[int], None], items: Iterable[int]) -> Iterable[None]:
         if self._pool is None:

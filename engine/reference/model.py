@@ -1,4 +1,4 @@
-"""The model as a whole: embedding, splice of the series' embeddings, decoder, head."""
+"""The model as a whole: embedding, splice of the media's embeddings, decoder, head."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from s1batch.engine.reference.cache import KVCache, Segment
 from s1batch.engine.reference.config import ModelConfig
 from s1batch.engine.reference.decoder import Decoder
 from s1batch.engine.reference.time_series import SeriesEncoder
+from s1batch.engine.reference.vision import VisionTower
 from s1batch.errors import EngineError
 
 
@@ -21,10 +22,11 @@ class Trunk(nn.Module):
         super().__init__()
         self.language_model = Decoder(config.text)
         self.time_series = SeriesEncoder(config.series)
+        self.visual = VisionTower(config.vision) if config.vision is not None else None
 
 
 class InternS1Pro(nn.Module):
-    """Intern-S1-Pro for text and time series.
+    """Intern-S1-Pro for text, images and time series.
 
     Its `state_dict` has the public checkpoint's key names, except for the stacked experts. Use `checkpoint.initialise`
     or `checkpoint.load_model`; a bare instance holds no useful weights.
@@ -36,24 +38,30 @@ class InternS1Pro(nn.Module):
         self.model = Trunk(config)
         self.lm_head = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
 
-    def embed(self, ids_T: Tensor, series: Sequence[Tensor] = ()) -> Tensor:
-        """Return the embeddings (T, H) of a prompt, with series embeddings where its ids are `<TS_CONTEXT>`.
+    def embed(self, ids_T: Tensor, series: Sequence[Tensor] = (), images: Sequence[Tensor] = ()) -> Tensor:
+        """Return the embeddings (T, H) of a prompt, with those of its media where its ids are their placeholders.
 
         Args:
             ids_T: Token ids of one prompt.
-            series: Embeddings of its series, (N_i, H) each, in the order of their placeholders.
+            series: Embeddings of its series, (N_i, H) each, in the order of their placeholders `<TS_CONTEXT>`.
+            images: Embeddings of its images, likewise, for `<|image_pad|>`.
 
         Raises:
             EngineError: The prompt does not hold exactly one placeholder for each embedding.
         """
         embedded_TH: Tensor = self.model.language_model.embed_tokens(ids_T)
-        places_T = ids_T == self.config.ts_token_id
-        given = sum(each.shape[0] for each in series)
-        if int(places_T.sum()) != given:
-            raise EngineError("prompt_error", f"{int(places_T.sum())} places for {given} embeddings of series")
-        if not series:
-            return embedded_TH
-        return embedded_TH.masked_scatter(places_T[:, None], torch.cat(list(series)).to(embedded_TH.dtype))
+        for kind, token, encoded in (
+            ("series", self.config.ts_token_id, series),
+            ("images", self.config.image_token_id, images),
+        ):
+            places_T = ids_T == token
+            given = sum(each.shape[0] for each in encoded)
+            if int(places_T.sum()) != given:
+                raise EngineError("prompt_error", f"{int(places_T.sum())} places for {given} embeddings of {kind}")
+            if encoded:
+                spliced = torch.cat(list(encoded)).to(embedded_TH.dtype)
+                embedded_TH = embedded_TH.masked_scatter(places_T[:, None], spliced)
+        return embedded_TH
 
     def states(self, embedded_TH: Tensor, segments: Sequence[Segment]) -> Tensor:
         """Run the decoder over embedded tokens; each segment goes on where its cache ends. Returns (T, H)."""
@@ -63,7 +71,7 @@ class InternS1Pro(nn.Module):
             positions_T[segment.start : segment.stop] = torch.arange(begin, begin + segment.stop - segment.start)
         return self.model.language_model(embedded_TH, positions_T, segments)  # type: ignore[no-any-return]
 
-    def forward(self, ids_T: Tensor, series: Sequence[Tensor] = ()) -> Tensor:
+    def forward(self, ids_T: Tensor, series: Sequence[Tensor] = (), images: Sequence[Tensor] = ()) -> Tensor:
         """Return the logits (T, V) of a whole prompt at once, without any cache kept."""
         whole = Segment(cache=KVCache(self.config.text), start=0, stop=ids_T.shape[0])
-        return self.lm_head(self.states(self.embed(ids_T, series), [whole]))  # type: ignore[no-any-return]
+        return self.lm_head(self.states(self.embed(ids_T, series, images), [whole]))  # type: ignore[no-any-return]

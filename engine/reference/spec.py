@@ -1,12 +1,16 @@
-"""The reference engine in a job file, and how it is opened."""
+"""The reference engine in a job file, what it takes, and how it is opened."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from s1batch.config import Config, placement
+from s1batch.engine.reference.config import ModelConfig
 from s1batch.engine.reference.identity import NANO, model_folder, read_identity
+from s1batch.engine.rules import RULES, Rules
+from s1batch.errors import UsageError
 
 if TYPE_CHECKING:
     from s1batch.engine.reference.engine import ReferenceEngine
@@ -32,6 +36,12 @@ class ReferenceEngineSpec(Config):
     threads: int | None = placement(None, ge=1)
 
 
+def model_rules(config: ModelConfig) -> Rules:
+    """Return what a model of this configuration takes: its context, and images only where it has a vision tower."""
+    rules = replace(RULES["reference"], context_tokens=config.text.max_position_embeddings)
+    return rules if config.vision is not None else replace(rules, modalities=rules.modalities - {"image"})
+
+
 def open_reference(spec: ReferenceEngineSpec, base_dir: Path) -> ReferenceEngine:
     """Load the model and return the engine; its thread starts with the first request.
 
@@ -49,10 +59,11 @@ def open_reference(spec: ReferenceEngineSpec, base_dir: Path) -> ReferenceEngine
     folder = model_folder(spec.model, base_dir)
     model = load_model(folder, spec.weights_seed)
     chat = ChatFormat(folder)
-    if chat.place_id != model.config.ts_token_id or chat.vocabulary > model.config.text.vocab_size:
-        from s1batch.errors import UsageError
-
-        raise UsageError(f"{folder}: tokenizer.json and config.json disagree about <TS_CONTEXT> or the vocabulary")
+    places = (chat.place_id, chat.image_id)
+    if places != (model.config.ts_token_id, model.config.image_token_id):
+        raise UsageError(f"{folder}: tokenizer.json and config.json disagree about <TS_CONTEXT> or <|image_pad|>")
+    if chat.vocabulary > model.config.text.vocab_size:
+        raise UsageError(f"{folder}: tokenizer.json and config.json disagree about the vocabulary")
     return ReferenceEngine(
         model=model,
         chat=chat,

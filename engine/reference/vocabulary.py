@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s1batch.engine.reference.config import FopeConfig, ModelConfig, SeriesConfig, TextConfig
+from s1batch.engine.reference.config import FopeConfig, ModelConfig, SeriesConfig, TextConfig, VisionConfig
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -91,6 +91,14 @@ def nano_config() -> ModelConfig:
             encoder_ffn_dim=256,
             ts_adapt_out_dim=64,
             ts_hidden_dim=64,
+            out_hidden_size=256,
+        ),
+        vision=VisionConfig(
+            depth=2,
+            hidden_size=64,
+            intermediate_size=128,
+            num_heads=4,
+            num_position_embeddings=576,
             out_hidden_size=256,
         ),
         ts_token_id=ids["<TS_CONTEXT>"],

@@ -82,7 +82,8 @@ SHAPES = [
     ("reference", PromptShape(series=(series(), series(steps=500))), None),
     ("reference", PromptShape(series=(series(steps=1_000_000),)), None),
     ("reference", PromptShape(series=(series(steps=48),)), "series_too_short"),
-    ("reference", PromptShape(images=1), "image_not_supported"),
+    ("reference", PromptShape(images=1), None),
+    ("reference", PromptShape(series=(series(),), images=2), None),
     ("replay", PromptShape(series=(series(steps=1, channels=9, rate_hz=-1),) * 3, images=2, tools=True), None),
 ]
 

@@ -6,10 +6,18 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from s1batch.engine.tokens import image_tokens, is_poison_rate, safe_rate, series_tokens, shortest_series, stride
+from s1batch.engine.tokens import (
+    image_size,
+    image_tokens,
+    is_poison_rate,
+    safe_rate,
+    series_tokens,
+    shortest_series,
+    stride,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,5 +73,19 @@ def test_rates_outside_the_range_are_not_touched():
     assert (safe_rate(1700), safe_rate(3600)) == (1660, 3680)
 
 
-def test_image_tokens():
-    assert image_tokens(320, 256) == 80
+@pytest.mark.parametrize(
+    ("width", "height", "tokens"),
+    [(320, 256, 80), (1024, 1024, 1024), (32, 32, 64), (1, 1, 64), (4096, 4096, 16_384), (8000, 8000, 16_384)],
+)
+def test_image_tokens(width, height, tokens):
+    assert image_tokens(width, height) == tokens
+
+
+@given(st.integers(1, 20_000), st.integers(1, 20_000))
+def test_images_are_scaled_as_the_processor_scales_them(width, height):
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+    assume(max(width, height) <= 200 * min(width, height))
+    wanted = smart_resize(height, width, factor=32, min_pixels=65_536, max_pixels=16_777_216)
+    assert image_size(width, height) == wanted[::-1]
+    assert image_tokens(width, height) * 1024 == wanted[0] * wanted[1]

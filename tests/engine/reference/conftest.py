@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from s1batch.engine.reference.chat import ChatFormat
-from s1batch.engine.reference.config import ModelConfig, SeriesConfig, TextConfig
+from s1batch.engine.reference.config import ModelConfig, SeriesConfig, TextConfig, VisionConfig
 from s1batch.engine.reference.engine import ReferenceEngine
 from s1batch.engine.reference.identity import NANO, model_folder
 from s1batch.engine.reference.spec import ReferenceEngineSpec, open_reference
-from s1batch.records import Message, ModelIdentity, Request, Sampling, SeriesPart, TextPart
+from s1batch.records import ImagePart, Message, ModelIdentity, Request, Sampling, SeriesPart, TextPart
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +73,14 @@ def small_config(**text: Any) -> ModelConfig:
             ts_hidden_dim=14,
             out_hidden_size=24,
         ),
+        vision=VisionConfig(
+            depth=2,
+            hidden_size=24,
+            intermediate_size=20,
+            num_heads=3,
+            num_position_embeddings=25,
+            out_hidden_size=24,
+        ),
         ts_token_id=60,
         image_token_id=59,
         video_token_id=58,
@@ -79,21 +89,31 @@ def small_config(**text: Any) -> ModelConfig:
     )
 
 
+def picture(width: int, height: int, *, seed: int = 0, kind: str = "PNG", mode: str = "RGB") -> ImagePart:
+    """An encoded image of coloured noise over a gradient."""
+    noise = np.random.default_rng(seed).integers(0, 60, (height, width, 3))
+    gradient = np.linspace(0, 190, width)[None, :, None] + np.zeros((height, 1, 1))
+    file = BytesIO()
+    Image.fromarray((noise + gradient).astype(np.uint8)).convert(mode).save(file, kind)
+    return ImagePart(file.getvalue(), f"image/{kind.lower()}")
+
+
 def ask(
     text: str = "Is there an earthquake?",
     *,
     series: tuple[int, ...] = (),
+    images: tuple[ImagePart, ...] = (),
     schema: dict[str, Any] | None = None,
     seed: int = 0,
     sample_index: int = 0,
     **sampling: Any,
 ) -> Request:
-    """A request with series of the given lengths (three channels at 100 Hz)."""
+    """A request with series of the given lengths (three channels at 100 Hz), then images."""
     parts = [
         SeriesPart(np.random.default_rng(steps).standard_normal((steps, 3)).astype(np.float32), 100.0)
         for steps in series
     ]
-    message = Message(role="user", parts=(*parts, TextPart(text=text)))
+    message = Message(role="user", parts=(*parts, *images, TextPart(text=text)))
     return Request(
         messages=(message,),
         sampling=Sampling(**{"max_tokens": 16, **sampling}),

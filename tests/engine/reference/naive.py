@@ -33,9 +33,9 @@ def rms(values: Array, weight: Array, eps: float) -> Any:
     return values / np.sqrt((values**2).mean(axis=-1, keepdims=True) + eps) * weight
 
 
-def layer_norm(values: Array, weights: Weights, name: str) -> Any:
+def layer_norm(values: Array, weights: Weights, name: str, eps: float = 1e-5) -> Any:
     centred = values - values.mean(axis=-1, keepdims=True)
-    scaled = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5)
+    scaled = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + eps)
     return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
@@ -106,12 +106,16 @@ def experts(config: Mapping[str, Any], weights: Weights, layer: str, hidden: Arr
     return answer
 
 
-def decoder_logits(config: Mapping[str, Any], weights: Weights, ids: list[int], embeddings: Array | None) -> Any:
-    """Logits (T, V); `embeddings`, if any, stand where the id is `ts_token_id`."""
+def decoder_logits(
+    config: Mapping[str, Any], weights: Weights, ids: list[int], series: Array | None, images: Array | None = None
+) -> Any:
+    """Logits (T, V); media, if any, stand where the id is `ts_token_id` or `image_token_id`."""
     text = config["text_config"]
     hidden = weights["model.language_model.embed_tokens.weight"][ids].copy()
-    if embeddings is not None:
-        hidden[np.array(ids) == config["ts_token_id"]] = embeddings
+    if series is not None:
+        hidden[np.array(ids) == config["ts_token_id"]] = series
+    if images is not None:
+        hidden[np.array(ids) == config["image_token_id"]] = images
     for number in range(text["num_hidden_layers"]):
         layer = f"model.language_model.layers.{number}"
         eps = text["rms_norm_eps"]
@@ -195,3 +199,69 @@ def series_embeddings(config: Mapping[str, Any], weights: Weights, values: Array
     name = "model.time_series.projector"
     states = gelu(linear(layer_norm(states, weights, f"{name}.layer_norm"), weights, f"{name}.linear_1"))
     return linear(states, weights, f"{name}.linear_2")
+
+
+def position_at(table: Array, y: float, x: float) -> Any:
+    """Bilinear interpolation of a (side, side, d) table between its four nearest entries."""
+    top, left = math.floor(y), math.floor(x)
+    total = np.zeros(table.shape[2])
+    for row in (top, top + 1):
+        for column in (left, left + 1):
+            share = (1 - abs(y - row)) * (1 - abs(x - column))
+            if share > 0:
+                total += share * table[row, column]
+    return total
+
+
+def turn_by_place(vector: Array, row: int, column: int) -> Any:
+    """Rotate the pairs (i, i + D/2): the first half of them by the row, the second by the column."""
+    half = len(vector) // 2
+    angles = [place / 10000 ** (2 * i / half) for place in (row, column) for i in range(half // 2)]
+    turned = vector.copy()
+    for i, angle in enumerate(angles):
+        a, b = vector[i], vector[i + half]
+        turned[i] = a * math.cos(angle) - b * math.sin(angle)
+        turned[i + half] = b * math.cos(angle) + a * math.sin(angle)
+    return turned
+
+
+def image_embeddings(config: Mapping[str, Any], weights: Weights, pixels: Array) -> Any:
+    """RGB pixels (height, width, 3), 0 to 255, sides multiples of 32, to (N, H)."""
+    rows, columns = pixels.shape[0] // 16, pixels.shape[1] // 16
+    colours = (pixels / 255 - 0.5) / 0.5
+    side = math.isqrt(config["num_position_embeddings"])
+    table = weights["model.visual.pos_embed.weight"].reshape(side, side, -1)
+    places = [
+        (2 * block_row + row, 2 * block_column + column)
+        for block_row in range(rows // 2)
+        for block_column in range(columns // 2)
+        for row in range(2)
+        for column in range(2)
+    ]
+    states = []
+    for row, column in places:
+        patch = colours[16 * row : 16 * row + 16, 16 * column : 16 * column + 16].transpose(2, 0, 1)
+        both = np.stack((patch, patch), axis=1)
+        name = "model.visual.patch_embed.proj"
+        embedded = np.einsum("octyx,ctyx->o", weights[f"{name}.weight"], both) + weights[f"{name}.bias"]
+        y, x = row * (side - 1) / (rows - 1), column * (side - 1) / (columns - 1)
+        states.append(embedded + position_at(table, y, x))
+    hidden = np.array(states)
+    heads = config["num_heads"]
+    for number in range(config["depth"]):
+        block = f"model.visual.blocks.{number}"
+        joint = linear(layer_norm(hidden, weights, f"{block}.norm1", 1e-6), weights, f"{block}.attn.qkv")
+        queries, keys, values = np.split(joint, 3, axis=1)
+        for each in (queries, keys):
+            for number_of_patch, (row, column) in enumerate(places):
+                parts = each[number_of_patch].reshape(heads, -1)
+                each[number_of_patch] = np.concatenate([turn_by_place(part, row, column) for part in parts])
+        hidden = hidden + linear(many_heads(queries, keys, values, heads, False), weights, f"{block}.attn.proj")
+        inner = linear(layer_norm(hidden, weights, f"{block}.norm2", 1e-6), weights, f"{block}.mlp.linear_fc1")
+        inner = 0.5 * inner * (1 + np.tanh(math.sqrt(2 / math.pi) * (inner + 0.044715 * inner**3)))
+        hidden = hidden + linear(inner, weights, f"{block}.mlp.linear_fc2")
+    normed = layer_norm(hidden, weights, "model.visual.merger.norm", 1e-6)
+    merged = np.array([np.concatenate(normed[i : i + 4]) for i in range(0, len(normed), 4)])
+    return linear(
+        gelu(linear(merged, weights, "model.visual.merger.linear_fc1")), weights, "model.visual.merger.linear_fc2"
+    )

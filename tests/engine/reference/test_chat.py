@@ -13,6 +13,7 @@ from s1batch.engine.reference.chat import ChatFormat
 from s1batch.engine.tokens import series_tokens
 from s1batch.errors import EngineError
 from s1batch.records import ImagePart, Message, SeriesPart, TextPart
+from tests.engine.reference.conftest import picture
 
 
 def user(*parts: str | SeriesPart | ImagePart) -> Message:
@@ -72,16 +73,34 @@ def test_several_series_keep_their_order(chat: ChatFormat) -> None:
 
 
 def test_a_literal_placeholder_in_the_text_is_refused(chat: ChatFormat) -> None:
-    for message in (user("a <TS_CONTEXT> b"), user(series(6000), "<TS_CONTEXT>")):
-        with pytest.raises(EngineError, match="TS_CONTEXT") as caught:
+    for message in (
+        user("a <TS_CONTEXT> b"),
+        user(series(6000), "<TS_CONTEXT>"),
+        user("<|image_pad|>"),
+        user("<|image_pad|>", series(49)),
+        user(picture(64, 64), "<TS_CONTEXT>", series(49), "<|image_pad|>"),
+    ):
+        with pytest.raises(EngineError, match=r"TS_CONTEXT|image_pad") as caught:
             chat.prompt([message], thinking=False)
         assert caught.value.reason == "prompt_error"
 
 
-def test_an_image_is_refused(chat: ChatFormat) -> None:
+def test_an_image_is_its_placeholders_between_its_marks(chat: ChatFormat) -> None:
+    prompt = chat.prompt([user(picture(320, 256), "What?")], thinking=False)
+    assert f"user\n<|vision_start|>{'<|image_pad|>' * 80}<|vision_end|>What?<|im_end|>" in prompt.text
+    assert prompt.ids.count(chat.image_id) == 80
+
+
+def test_series_and_images_keep_their_order(chat: ChatFormat) -> None:
+    prompt = chat.prompt([user(picture(320, 256), series(49), "b", picture(10, 10), series(6000))], thinking=False)
+    places = [id for id in prompt.ids if id in (chat.image_id, chat.place_id)]
+    assert places == [chat.image_id] * 80 + [chat.place_id] + [chat.image_id] * 64 + [chat.place_id] * 62
+
+
+def test_an_image_that_cannot_be_measured_is_refused(chat: ChatFormat) -> None:
     with pytest.raises(EngineError) as caught:
         chat.prompt([user(ImagePart(b"x"))], thinking=False)
-    assert caught.value.reason == "image_not_supported"
+    assert caught.value.reason == "preprocess_failed"
 
 
 def test_markup_and_template_code_in_the_text_stay_text(chat: ChatFormat) -> None:

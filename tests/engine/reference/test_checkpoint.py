@@ -18,6 +18,9 @@ from tests.engine.reference.conftest import small_config
 KNOWN_HEAD = [-0.025912297889590263, -0.03788795694708824, 0.10199075192213058]
 """First weights of the head of nano at seed 0; they change only together with `identity.INITIALISATION`."""
 
+KNOWN_SUMS = {"language_model": 393690.7515465182, "time_series": 1680258.7493072562}
+"""Sums of the absolute weights of nano's parts at seed 0, which further parts must leave as they are."""
+
 TIME_SERIES_LAYER = "model.time_series.encoder.layers.1"
 
 
@@ -78,6 +81,19 @@ def test_the_keys_and_shapes_are_the_public_ones(saved: Path) -> None:
         "model.time_series.projector.layer_norm.weight": (14,),
         "model.time_series.projector.linear_1.weight": (24, 14),
         "model.time_series.projector.linear_2.weight": (24, 24),
+        "model.visual.patch_embed.proj.weight": (24, 3, 2, 16, 16),
+        "model.visual.patch_embed.proj.bias": (24,),
+        "model.visual.pos_embed.weight": (25, 24),
+        "model.visual.blocks.1.norm1.weight": (24,),
+        "model.visual.blocks.1.norm2.bias": (24,),
+        "model.visual.blocks.1.attn.qkv.weight": (72, 24),
+        "model.visual.blocks.1.attn.qkv.bias": (72,),
+        "model.visual.blocks.1.attn.proj.weight": (24, 24),
+        "model.visual.blocks.1.mlp.linear_fc1.weight": (20, 24),
+        "model.visual.blocks.1.mlp.linear_fc2.weight": (24, 20),
+        "model.visual.merger.norm.weight": (24,),
+        "model.visual.merger.linear_fc1.weight": (96, 96),
+        "model.visual.merger.linear_fc2.weight": (24, 96),
     }
     assert {name: tuple(tensors[name].shape) for name in wanted if name in tensors} == wanted
     assert f"{TIME_SERIES_LAYER}.self_attn.k_proj.bias" not in tensors
@@ -91,7 +107,7 @@ def test_missing_unknown_and_misshapen_keys_are_named(saved: Path) -> None:
     key = "model.language_model.layers.0.mlp.experts.3.up_proj.weight"
     for change, complaint in (
         ({key: None}, f"missing 1 keys: {key}"),
-        ({"model.visual.pos_embed.weight": torch.zeros(3)}, "unknown 1 keys: model.visual.pos_embed.weight"),
+        ({"model.visual.cls_token": torch.zeros(3)}, "unknown 1 keys: model.visual.cls_token"),
         ({key: torch.zeros(2, 2)}, re.escape(f"{key} has shape (2, 2), not (12, 24)")),
     ):
         save_file({name: value for name, value in (tensors | change).items() if value is not None}, path)
@@ -140,14 +156,17 @@ def test_initial_weights_of_nano_are_known_numbers(nano_folder: Path) -> None:
     model = load_model(nano_folder, 0)
     head = model.lm_head.weight[0, :3].tolist()
     assert head == pytest.approx(KNOWN_HEAD, abs=1e-7)
+    for name, known in KNOWN_SUMS.items():
+        held = [value.double().abs().sum() for key, value in model.state_dict().items() if f".{name}." in key]
+        assert float(sum(held)) == pytest.approx(known, rel=1e-6), name
 
 
 def test_untrained_nano_has_sane_logits_and_the_documented_size(nano_folder: Path) -> None:
     model = load_model(nano_folder)
-    text = [value.numel() for name, value in model.named_parameters() if "time_series" not in name]
-    encoder = [value.numel() for name, value in model.named_parameters() if "time_series" in name]
-    assert sum(text) == 7_490_048
-    assert 900_000 < sum(encoder) < 930_000
+    sizes = dict.fromkeys(("time_series", "visual", "text"), 0)
+    for name, value in model.named_parameters():
+        sizes[next((part for part in sizes if f".{part}." in name), "text")] += value.numel()
+    assert sizes == {"text": 7_490_048, "time_series": 924_816, "visual": 333_888}
     with torch.inference_mode():
         logits = model(torch.arange(20, 220))
     assert 0.8 < float(logits.std()) < 1.3

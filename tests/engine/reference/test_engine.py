@@ -114,7 +114,7 @@ def with_parts(request: Request, *parts: Any) -> Request:
 
 BAD = {
     "context_too_long": ask(max_tokens=40_000),
-    "image_not_supported": with_parts(ask(), ImagePart(b"x")),
+    "preprocess_failed": with_parts(ask(), ImagePart(b"x")),
     "series_too_short": ask(series=(48,)),
     "not_finite": with_parts(ask(), SeriesPart(np.full((100, 1), np.nan, dtype=np.float32), 100.0)),
     "wrong_shape": with_parts(ask(), SeriesPart(np.zeros((3, 100), dtype=np.float32), 100.0)),
@@ -186,7 +186,7 @@ async def test_tokens_are_counted_as_the_model_sees_them(engine: ReferenceEngine
 
 async def test_a_checkpoint_folder_opens_relative_to_the_job_file(tmp_path: Path, nano_folder: Path) -> None:
     config = small_config(vocab_size=1024)
-    config = replace(config, ts_token_id=9)
+    config = replace(config, ts_token_id=9, image_token_id=5)
     save_checkpoint(initialise(config, 5), tmp_path / "mine", nano_folder)
     engine = open_reference(ReferenceEngineSpec(kind="reference", model="mine", threads=1), tmp_path)
     assert engine.model.name == "mine"
