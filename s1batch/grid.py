@@ -179,6 +179,20 @@ def index_of(time_ns: int, start_ns: int, rate_hz: float) -> int:
     return _round_ratio((time_ns - start_ns) * numerator, _NS * denominator)
 
 
+def place_of(time_ns: int, start_ns: int, rate_hz: float, *, tie_ns: int) -> int:
+    """Return the index of the sample nearest to a time, of two equally near ones the later; exact.
+
+    Args:
+        time_ns: The time.
+        start_ns: Time of index 0.
+        rate_hz: Samples per second.
+        tie_ns: How much before the middle between two samples already counts as the later one.
+    """
+    numerator, denominator = rate_hz.as_integer_ratio()
+    half = _NS * denominator
+    return (2 * (time_ns + tie_ns - start_ns) * numerator + half) // (2 * half)
+
+
 def index_before(time_ns: int, start_ns: int, rate_hz: float) -> int:
     """Return the index of the last grid point at or before a time; exact."""
     numerator, denominator = rate_hz.as_integer_ratio()

@@ -7,20 +7,17 @@ relative error of at most 6e-8. No mean is taken away unless the job asks for `d
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from s1batch.readers.seismic.placement import is_even, parts
 from s1batch.readers.seismic.runs import Block
 
 GapFill = Literal["mean", "zero", "interpolate"]
-
-_TIE_NS = 2.0
-"""Sample times that lie halfway between two places go to the later one, even when a time was rounded to a nanosecond:
-all windows must decide alike, or a sample would fall between two of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,9 +45,8 @@ class Placed:
 def place(blocks: Sequence[Block], origin_ns: int, rate_hz: float, first: int, steps: int) -> Placed:
     """Put samples on the grid origin_ns + i * 1e9 / rate_hz, for i from `first` to `first + steps`.
 
-    Each sample goes to the nearest place. Where two blocks hold the same place, the first one wins. A run whose own
-    rate differs so little from the grid's that it stays within half a sample over all its length is placed as a
-    whole, so that no sample is lost between two windows; in any other, each sample goes by its own time.
+    Each sample goes to the place that `s1batch.readers.seismic.placement` gives it. Where two blocks hold the same
+    place, the first one wins.
 
     Args:
         blocks: Loaded blocks, in the order of precedence.
@@ -66,41 +62,28 @@ def place(blocks: Sequence[Block], origin_ns: int, rate_hz: float, first: int, s
         data = block.values
         if data is None:
             continue
-        if is_even(block, rate_hz):
-            nearest, shift = nearest_place(block, origin_ns, rate_hz)
-            offset = nearest + block.first - first
-            low, high = max(offset, 0), min(offset + len(data), steps)
+        position = None
+        for low_sample, high_sample, low_place in _parts(block, origin_ns, rate_hz, first, steps):
+            offset = low_place - low_sample + block.first - first
+            low, high = max(low_place - first, 0), min(low_place - first + high_sample - low_sample, steps)
             if low >= high:
                 continue
+            if position is not None:
+                dropped += low_sample - position
+            position = high_sample
             part = data[low - offset : high - offset]
-            if abs(shift) > abs(shift_s):
-                shift_s = shift
+            for end in (low, high - 1):
+                shift = _shift_s(block, origin_ns, rate_hz, end - offset + block.first, first + end)
+                shift_s = max(shift_s, shift, key=abs)
             if not block.damage and values is None and high - low == steps:
                 return Placed(values=part, covered=None, shift_s=shift_s, is_integer=part.dtype.kind == "i")
-            places: slice | NDArray[np.int64] = slice(low, high)
-            sound = _sound(block, low - offset, high - offset)
-        else:
-            step = rate_hz / block.rate_hz
-            exact = (block.run_start_ns - origin_ns) * rate_hz / 1e9
-            position = exact + np.arange(block.first, block.stop) * step - first
-            nearest_each = np.floor(position + 0.5 + _TIE_NS * 1e-9 * rate_hz).astype(np.int64)
-            inside = (nearest_each >= 0) & (nearest_each < steps)
-            if not inside.any():
-                continue
-            within = nearest_each[inside]
-            kept = np.concatenate(([True], np.diff(within) > 0))
-            dropped += int(len(kept) - kept.sum())
-            places, part = within[kept], data[inside][kept]
-            worst = (position[inside] - within)[np.argmax(np.abs(position[inside] - within))] / rate_hz
-            shift_s = worst if abs(worst) > abs(shift_s) else shift_s
-            sound = _sound(block, 0, len(data))[inside][kept]
-        if values is None or covered is None:
-            values, covered = np.zeros(steps, data.dtype), np.zeros(steps, np.bool_)
-        elif np.result_type(values, data) != values.dtype:
-            values = values.astype(np.result_type(values, data))
-        free = sound & ~covered[places]
-        values[places] = np.where(free, part, values[places])
-        covered[places] |= free
+            if values is None or covered is None:
+                values, covered = np.zeros(steps, data.dtype), np.zeros(steps, np.bool_)
+            elif np.result_type(values, data) != values.dtype:
+                values = values.astype(np.result_type(values, data))
+            free = _sound(block, low - offset, high - offset) & ~covered[low:high]
+            values[low:high] = np.where(free, part, values[low:high])
+            covered[low:high] |= free
     if values is None or covered is None:
         return Placed(values=np.zeros(steps, np.float32), covered=np.zeros(steps, np.bool_))
     return Placed(
@@ -112,16 +95,22 @@ def place(blocks: Sequence[Block], origin_ns: int, rate_hz: float, first: int, s
     )
 
 
-def is_even(block: Block, rate_hz: float) -> bool:
-    """Return whether a block's run stays within half a sample of a grid of this rate over all its length."""
-    return block.rate_hz == rate_hz or abs(block.rate_hz / rate_hz - 1) * block.run_count < 0.5
+def _parts(block: Block, origin_ns: int, rate_hz: float, first: int, steps: int) -> Iterator[tuple[int, int, int]]:
+    """The samples of a block that may lie on places first to first + steps, as `placement.parts` gives them."""
+    low, high = block.first, block.stop
+    if not is_even(block.rate_hz, block.run_count, rate_hz):
+        period_ns = 1e9 / block.rate_hz
+        begin_ns = origin_ns + first * 1e9 / rate_hz - block.run_start_ns
+        low = max(low, math.floor(begin_ns / period_ns) - 2)
+        high = min(high, math.ceil((begin_ns + steps * 1e9 / rate_hz) / period_ns) + 2)
+    return parts(block.run_start_ns, block.rate_hz, block.run_count, origin_ns, rate_hz, low, high)
 
 
-def nearest_place(block: Block, origin_ns: int, rate_hz: float) -> tuple[int, float]:
-    """Return the grid place of the first sample of a block's run, and how much later than it the sample is, in s."""
-    exact = (block.run_start_ns - origin_ns) * rate_hz / 1e9
-    nearest = math.floor(exact + 0.5 + _TIE_NS * 1e-9 * rate_hz)
-    return nearest, (exact - nearest) / rate_hz
+def _shift_s(block: Block, origin_ns: int, rate_hz: float, sample: int, place: int) -> float:
+    """Return how much later than its place a sample is; of a run placed as a whole, its first sample."""
+    if is_even(block.rate_hz, block.run_count, rate_hz):
+        sample, place = 0, place - sample
+    return (block.run_start_ns - origin_ns) / 1e9 + sample / block.rate_hz - place / rate_hz
 
 
 def first_damage(
@@ -139,12 +128,13 @@ def first_damage(
     """
     for block in blocks:
         for low, high, complaint in block.damage:
-            begin = block.run_start_ns - origin_ns
-            start = math.floor((begin + low * 1e9 / block.rate_hz) * rate_hz / 1e9 + 0.5) - first
-            stop = math.floor((begin + high * 1e9 / block.rate_hz) * rate_hz / 1e9 + 0.5) - first
-            start, stop = max(start, inside.start), min(stop, inside.stop)
-            if start < stop and placed.covered is not None and not placed.covered[start:stop].all():
-                return complaint
+            for low_sample, high_sample, place in parts(
+                block.run_start_ns, block.rate_hz, block.run_count, origin_ns, rate_hz, low, high
+            ):
+                start = max(place - first, inside.start)
+                stop = min(place - first + high_sample - low_sample, inside.stop)
+                if start < stop and placed.covered is not None and not placed.covered[start:stop].all():
+                    return complaint
     return None
 
 
@@ -206,5 +196,5 @@ def _sound(block: Block, first: int, stop: int) -> NDArray[np.bool_]:
     """Which of the block's samples first to stop were decoded."""
     sound = np.ones(len(block.values) if block.values is not None else 0, np.bool_)
     for low, high, _ in block.damage:
-        sound[low - block.first : high - block.first] = False
+        sound[max(low - block.first, 0) : max(high - block.first, 0)] = False
     return sound[first:stop]

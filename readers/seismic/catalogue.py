@@ -48,11 +48,12 @@ class Stretches:
         self.samples.append(samples)
         self.rates_hz.append(rate_hz)
 
-    def at_rate(self, rate_hz: float, rates_hz: Mapping[float, float]) -> Iterator[tuple[int, int, int, float]]:
-        """Yield (file, start_ns, samples, rate_hz) of the stretches that belong to a common rate."""
-        for row in zip(self.files, self.starts_ns, self.samples, self.rates_hz, strict=True):
-            if rates_hz[row[3]] == rate_hz:
-                yield row
+    def at_rate(self, channel: str, rate_hz: float, rates_hz: Mapping[float, float]) -> Iterator[Piece]:
+        """Yield the stretches that belong to a common rate, as pieces of the channel."""
+        rows = zip(self.starts_ns, self.samples, self.rates_hz, self.files, strict=True)
+        for order, (start_ns, samples, own_rate_hz, file) in enumerate(rows):
+            if rates_hz[own_rate_hz] == rate_hz:
+                yield Piece(start_ns, samples, own_rate_hz, file, channel, order)
 
 
 @dataclass(slots=True)
@@ -89,7 +90,7 @@ def common_rates(channels: Mapping[str, Stretches]) -> dict[float, float]:
 
 
 Lane = dict[str, list[Piece]]
-"""Pieces by component, each list by time and without overlap."""
+"""Pieces by component, each list by start."""
 
 
 def separate(
@@ -134,13 +135,15 @@ def separate(
 
 
 def _overlap(first: Sequence[Piece], second: Sequence[Piece]) -> bool:
-    """Return whether any piece of one list shares time with one of the other; both are by time, without overlap."""
-    i = j = 0
-    while i < len(first) and j < len(second):
-        if first[i].stop_ns <= second[j].start_ns:
-            i += 1
-        elif second[j].stop_ns <= first[i].start_ns:
-            j += 1
-        else:
-            return True
+    """Return whether any piece of one list shares time with one of the other; both are by start."""
+    for pieces, others in ((first, second), (second, first)):
+        # What begins within another piece shares time with the one of the earlier ones that reaches furthest.
+        reach_ns, j = None, 0
+        for piece in pieces:
+            while j < len(others) and others[j].start_ns <= piece.start_ns:
+                stop_ns = others[j].stop_ns
+                reach_ns = stop_ns if reach_ns is None else max(reach_ns, stop_ns)
+                j += 1
+            if reach_ns is not None and reach_ns > piece.start_ns:
+                return True
     return False

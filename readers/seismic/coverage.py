@@ -1,4 +1,4 @@
-"""Which samples of a channel are there already: of overlapping stretches the first keeps its samples."""
+"""Which places of a channel's grid are taken: of samples that belong to one place the first keeps it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from s1batch.grid import first_index_from, time_of
-
-_ROUNDING_NS = 2
+from s1batch.grid import time_of
 
 
 class Piece(NamedTuple):
-    """A stretch of one channel in one file that goes into chunks.
+    """A contiguous stretch of one channel in one file.
 
     Attributes:
         start_ns: Time of its first sample.
@@ -20,6 +18,7 @@ class Piece(NamedTuple):
         rate_hz: Its own rate.
         file: Number of the file.
         channel: The channel.
+        order: Its number among the stretches of the channel: of two in one file the earlier one has precedence.
     """
 
     start_ns: int
@@ -27,6 +26,7 @@ class Piece(NamedTuple):
     rate_hz: float
     file: int
     channel: str
+    order: int
 
     @property
     def last_ns(self) -> int:
@@ -38,9 +38,14 @@ class Piece(NamedTuple):
         """Time one period behind the last sample."""
         return time_of(self.samples, self.start_ns, self.rate_hz)
 
+    @property
+    def precedence(self) -> tuple[int, str, int]:
+        """Sorts pieces as a reader meets them: the first one that has a sample for a place keeps it."""
+        return self.file, self.channel, self.order
+
 
 class Coverage:
-    """The times at which a channel has samples; each sample covers half a period before and behind it."""
+    """The places that are taken, as disjoint ranges."""
 
     __slots__ = ("_starts", "_stops")
 
@@ -48,38 +53,32 @@ class Coverage:
         self._starts: list[int] = []
         self._stops: list[int] = []
 
-    def claim(self, start_ns: int, samples: int, rate_hz: float) -> Iterator[tuple[int, int, bool]]:
-        """Cover a stretch, and yield its parts as (first sample, sample behind, whether they are new).
+    def claim(self, start: int, stop: int) -> Iterator[tuple[int, int, bool]]:
+        """Take a range of places, and yield its parts as (first, behind, whether they were free).
 
         Args:
-            start_ns: Time of its first sample.
-            samples: How many, at least 1.
-            rate_hz: Their rate.
+            start: First place.
+            stop: Place behind the last one.
         """
-        half_ns = round(5e8 / rate_hz)
-        begin = start_ns - half_ns
-        end = time_of(samples - 1, start_ns, rate_hz) + half_ns
-        low = bisect_right(self._stops, begin)
-        high = bisect_left(self._starts, end)
+        low = bisect_right(self._stops, start)
+        high = bisect_left(self._starts, stop)
         taken = list(zip(self._starts[low:high], self._stops[low:high], strict=True))
-        self._cover(begin, end)
-        position = 0
-        for covered_from, covered_to in taken:
-            first = min(max(first_index_from(covered_from, start_ns, rate_hz), position), samples)
-            stop = min(max(first_index_from(covered_to, start_ns, rate_hz), first), samples)
+        self._take(start, stop)
+        position = start
+        for taken_from, taken_to in taken:
+            first, behind = max(taken_from, position), min(taken_to, stop)
             if first > position:
                 yield position, first, True
-            if stop > first:
-                yield first, stop, False
-            position = max(position, stop)
-        if position < samples:
-            yield position, samples, True
+            yield first, behind, False
+            position = behind
+        if position < stop:
+            yield position, stop, True
 
-    def _cover(self, begin: int, end: int) -> None:
-        low = bisect_left(self._stops, begin - _ROUNDING_NS)
-        high = bisect_right(self._starts, end + _ROUNDING_NS)
+    def _take(self, start: int, stop: int) -> None:
+        low = bisect_left(self._stops, start)
+        high = bisect_right(self._starts, stop)
         if low < high:
-            begin = min(begin, self._starts[low])
-            end = max(end, self._stops[high - 1])
-        self._starts[low:high] = [begin]
-        self._stops[low:high] = [end]
+            start = min(start, self._starts[low])
+            stop = max(stop, self._stops[high - 1])
+        self._starts[low:high] = [start]
+        self._stops[low:high] = [stop]

@@ -8,7 +8,6 @@ by ObsPy when it is opened.
 from __future__ import annotations
 
 import os
-import warnings
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,9 +15,9 @@ from numpy.typing import NDArray
 
 from s1batch.errors import SourceError
 from s1batch.paths import encode_path
-from s1batch.readers.seismic.components import channel_id
 from s1batch.readers.seismic.compressed import unpacked
 from s1batch.readers.seismic.detect import MSEED, detect_plain
+from s1batch.readers.seismic.obspy_formats import read_traces
 from s1batch.readers.seismic.record_index import index_records
 from s1batch.readers.seismic.runs import Block, Samples, run_blocks, split_runs
 
@@ -98,7 +97,7 @@ class MiniSeedFile:
         except OSError as error:
             os.close(self._fd)
             raise _missing(name, error) from error
-        self.stray_bytes = self._index.stray_bytes
+        self.stray_bytes = sum(stop - start for start, stop in self._index.unreadable)
 
     def blocks(self, channel: str, ranges: NDArray[np.int64]) -> list[Block]:
         """See `WaveformFile.blocks`."""
@@ -147,7 +146,7 @@ class MiniSeedFile:
             except OSError as error:
                 raise SourceError("not_readable", f"{self._path}: {error.strerror}") from error
             if len(part) != size:
-                raise SourceError("not_readable", f"{self._path}: became shorter while it was read")
+                raise SourceError("source_changed", f"{self._path}: became shorter while it was read")
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -183,43 +182,26 @@ class ObsPyFile:
 
     def __init__(self, path: str, format: str, name: str) -> None:
         """Read the file; messages call it `name`."""
-        import glob
-
-        import obspy
-
-        shown = encode_path(name)
-
-        if format == "PICKLE":
-            raise SourceError("unknown_format", f"{shown}: a pickle is a program, not data; convert it to MiniSEED")
-        try:
-            # ObsPy takes a name for a pattern; escaped, it can only mean this file.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                stream = obspy.read(glob.escape(path), format=format, check_compression=False)
-        except OSError as error:
-            raise _missing(name, error) from error
-        except Exception as error:  # its readers raise whatever their parsers meet
-            raise SourceError("decode_error", f"{shown}: {format}: {type(error).__name__}: {error}") from error
-        self._traces: list[tuple[str, int, float, Samples]] = [
-            (
-                _channel_of(trace.stats),
-                trace.stats.starttime.ns,
-                float(trace.stats.sampling_rate),
-                _as_stored(trace.data),
-            )
-            for trace in stream
-            if len(trace.data) and trace.data.dtype.kind in "iuf" and trace.stats.sampling_rate > 0
+        traces = read_traces(path, format, encode_path(name), headers_only=False)
+        self._traces = [
+            (trace, _as_stored(trace.values)) for trace in traces if trace.rate_hz > 0 and trace.values is not None
         ]
         self.stray_bytes = 0
 
     def blocks(self, channel: str, ranges: NDArray[np.int64]) -> list[Block]:
         """See `WaveformFile.blocks`; a block is a whole trace."""
         found = []
-        for name, start_ns, rate_hz, values in self._traces:
-            count = len(values)
-            block = Block(run_start_ns=start_ns, rate_hz=rate_hz, run_count=count, first=0, stop=count, values=values)
+        for trace, values in self._traces:
+            block = Block(
+                run_start_ns=trace.start_ns,
+                rate_hz=trace.rate_hz,
+                run_count=trace.samples,
+                first=0,
+                stop=trace.samples,
+                values=values,
+            )
             touching = ranges[(ranges[:, 0] < block.stop_ns) & (ranges[:, 1] > block.start_ns)]
-            if name == channel and len(touching):
+            if trace.channel == channel and len(touching):
                 block.last_use = int(touching[:, 2].max())
                 found.append(block)
         return found
@@ -230,10 +212,6 @@ class ObsPyFile:
     def close(self) -> None:
         """See `WaveformFile.close`."""
         self._traces = []
-
-
-def _channel_of(stats: Any) -> str:
-    return channel_id(stats.network, stats.station, stats.location, stats.channel)
 
 
 def _as_stored(values: Any) -> Samples:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from s1batch.errors import SourceError
-from s1batch.grid import first_index_from, time_of
+from s1batch.grid import time_of
 from s1batch.readers.seismic.catalogue import Catalogue, CatalogueFile, Stretches
 from s1batch.readers.seismic.components import role_of
-from s1batch.readers.seismic.coverage import Coverage, Piece
 from s1batch.readers.seismic.locate import ROOT_NAME, SourceFile
 from s1batch.readers.seismic.scan import FileScan, HeaderSegment, scan_file
-from s1batch.readers.seismic.selection import is_selected
+from s1batch.readers.seismic.selection import cut_to_range, is_selected
 from s1batch.readers.seismic.spec import SeismicSource
+from s1batch.readers.seismic.timeline import Claim
 from s1batch.records import Address, Chunk, InventoryItem, InventoryStatus, PlanEntry, Reason, Refusal, Slice
 
 
@@ -58,7 +58,7 @@ def take_file(
         if reason:
             yield _item(facts, segment, 0, segment.samples, "not_selected", reason)
             continue
-        first, stop = _cut_to_range(segment, time_range)
+        first, stop = cut_to_range(segment.start_ns, segment.rate_hz, segment.samples, time_range)
         if first > 0:
             yield _item(facts, segment, 0, first, "not_selected", "time_range")
         if stop < segment.samples:
@@ -121,44 +121,14 @@ def _why_not(segment: HeaderSegment, spec: SeismicSource, components: frozenset[
     return "" if role is not None and role.component in components else "component"
 
 
-def _cut_to_range(segment: HeaderSegment, time_range: tuple[int | None, int | None]) -> tuple[int, int]:
-    """Return the first sample of a segment within the range, and the first behind it."""
-    start_ns, stop_ns = time_range
-    first, stop = 0, segment.samples
-    if start_ns is not None:
-        first = min(max(0, first_index_from(start_ns, segment.start_ns, segment.rate_hz)), stop)
-    if stop_ns is not None:
-        stop = min(max(first, first_index_from(stop_ns, segment.start_ns, segment.rate_hz)), stop)
-    return first, stop
-
-
-def share_out(
-    channel: str,
-    stretches: Stretches,
-    rate_hz: float,
-    rates: Mapping[float, float],
-    files: Sequence[CatalogueFile],
-    pieces: list[Piece],
-) -> Iterator[InventoryItem]:
-    """Yield a channel's stretches as selected or duplicate, and append the selected ones to `pieces`.
-
-    Args:
-        channel: The channel.
-        stretches: All its stretches, in the order of the files: the first that has a sample keeps it.
-        rate_hz: Common rate of the stretches that are meant.
-        rates: Common rate of each rate.
-        files: The catalogue's files.
-        pieces: What is selected is added here.
-    """
-    coverage = Coverage()
-    for file, start_ns, samples, own_rate_hz in stretches.at_rate(rate_hz, rates):
-        segment = HeaderSegment(channel=channel, start_ns=start_ns, rate_hz=own_rate_hz, samples=samples)
-        for first, stop, is_new in coverage.claim(start_ns, samples, own_rate_hz):
-            if is_new:
-                piece_ns = time_of(first, start_ns, own_rate_hz)
-                pieces.append(Piece(piece_ns, stop - first, own_rate_hz, file, channel))
-            status: InventoryStatus = "selected" if is_new else "duplicate"
-            yield _item(files[file], segment, first, stop, status, "" if is_new else "overlap")
+def claimed_item(claim: Claim, files: Sequence[CatalogueFile]) -> InventoryItem:
+    """Return the item of samples that found a place, or found it taken."""
+    piece = claim.piece
+    segment = HeaderSegment(
+        channel=piece.channel, start_ns=piece.start_ns, rate_hz=piece.rate_hz, samples=piece.samples
+    )
+    status: InventoryStatus = "duplicate" if claim.reason else "selected"
+    return _item(files[piece.file], segment, claim.first, claim.stop, status, claim.reason)
 
 
 def _item(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from s1batch.grid import ChunkGrid, Window, time_of
 from s1batch.readers.seismic.catalogue import Catalogue, CatalogueFile, Lane, common_rates, separate
 from s1batch.readers.seismic.components import requested_components
 from s1batch.readers.seismic.coverage import Piece
-from s1batch.readers.seismic.inventory import share_out, take_file
+from s1batch.readers.seismic.inventory import claimed_item, take_file
 from s1batch.readers.seismic.locate import ROOT_NAME, locate
 from s1batch.readers.seismic.margin import margin_ns
 from s1batch.readers.seismic.selection import time_range_ns
@@ -49,10 +50,8 @@ def plan_seismic(spec: SeismicSource, window: WindowSpec, base_dir: Path) -> Ite
         for rate_hz in dict.fromkeys(rates.values()):
             pieces: dict[str, list[Piece]] = {}
             for channel, stretches in channels.items():
-                selected: list[Piece] = []
-                yield from share_out(channel, stretches, rate_hz, rates, catalogue.files, selected)
-                if selected:
-                    pieces[channel] = selected
+                if found := list(stretches.at_rate(channel, rate_hz, rates)):
+                    pieces[channel] = found
             roles = {channel: channels[channel].role for channel in pieces}
             sent_hz = rate_hz if spec.rate_hz is None else spec.rate_hz
             for label, lane in separate(group, pieces, roles):
@@ -66,7 +65,7 @@ def plan_seismic(spec: SeismicSource, window: WindowSpec, base_dir: Path) -> Ite
                     refuse_missing=spec.missing == "refuse",
                     max_gap_frac=window.max_gap_frac,
                 )
-                yield from instrument.entries(ChunkGrid.from_spec(window, sent_hz), catalogue.files)
+                yield from instrument.plan(ChunkGrid.from_spec(window, sent_hz), catalogue.files)
 
 
 def _check_window(window: WindowSpec, sent_hz: float | None) -> None:
@@ -102,15 +101,20 @@ class _Instrument:
     refuse_missing: bool
     max_gap_frac: float
 
-    def entries(self, grid: ChunkGrid, files: Sequence[CatalogueFile]) -> Iterator[PlanEntry]:
-        """Yield a line of the plan for each window, by time."""
-        starts_ns = {component: [piece.start_ns for piece in pieces] for component, pieces in self.lane.items()}
-        for run in runs(self.lane, grid, self.sent_hz):
+    def plan(self, grid: ChunkGrid, files: Sequence[CatalogueFile]) -> Iterator[InventoryItem | PlanEntry]:
+        """Yield what becomes of every sample, and a line of the plan for each window, by time."""
+        reach_ns: dict[str, list[int]] = {}
+        if self.margin_ns:
+            for component, pieces in self.lane.items():
+                reach_ns[component] = list(accumulate((piece.stop_ns for piece in pieces), max))
+        for run in runs(self.lane, grid, self.rate_hz, self.sent_hz):
+            for claim in run.claims:
+                yield claimed_item(claim, files)
             for window in grid.windows(run.intervals):
-                yield self._entry(run, window, files, starts_ns)
+                yield self._entry(run, window, files, reach_ns)
 
     def _entry(
-        self, run: Run, window: Window, files: Sequence[CatalogueFile], starts_ns: dict[str, list[int]]
+        self, run: Run, window: Window, files: Sequence[CatalogueFile], reach_ns: dict[str, list[int]]
     ) -> PlanEntry:
         start_ns = time_of(window.start, run.anchor_ns, self.sent_hz)
         stop_ns = time_of(window.stop, run.anchor_ns, self.sent_hz)
@@ -135,7 +139,7 @@ class _Instrument:
                 sources.add((piece.file, piece.channel))
             if self.margin_ns:
                 begin_ns, end_ns = start_ns - self.margin_ns, stop_ns + self.margin_ns
-                around = nearby(self.lane[component], starts_ns[component], begin_ns, end_ns)
+                around = nearby(self.lane[component], reach_ns[component], begin_ns, end_ns)
                 sources.update((piece.file, piece.channel) for piece in around)
             addresses += [
                 Address(source=channel, root=ROOT_NAME, path=files[file].name, slices=slices, rate_hz=self.rate_hz)

@@ -14,6 +14,7 @@ from s1batch.errors import SourceError
 from s1batch.readers.seismic.lineage import lineage_columns
 from s1batch.readers.seismic.locate import ROOT_NAME, resolve
 from s1batch.readers.seismic.margin import margin_ns
+from s1batch.readers.seismic.selection import time_range_ns
 from s1batch.readers.seismic.spec import SeismicSource
 from s1batch.records import Address, Chunk, InventoryItem, Outcome, PlanEntry, Reason, Record, Refusal
 from s1batch.windows import WindowSpec
@@ -71,7 +72,7 @@ class SeismicReader:
             return margins[rate_hz]
 
         resolver = partial(resolve, spec, base_dir)
-        with ReadSession(chunks, resolver, margin, hash_content=spec.hash) as session:
+        with ReadSession(chunks, resolver, margin, time_range_ns(spec), hash_content=spec.hash) as session:
             for use, chunk in enumerate(chunks):
                 record = self._record(chunk, windows, session)
                 session.release(use)

@@ -9,13 +9,15 @@ The tests hold both ways against each other.
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from s1batch.readers.seismic.components import channel_id
-from s1batch.readers.seismic.record_headers import find_record
+from s1batch.readers.seismic.record_headers import HEADER_BYTES, find_record, is_control_header
 
 _READ_BYTES = 1 << 20
 _HEADER_BYTES = 128
@@ -54,6 +56,9 @@ _FIXED_HEADER = [
 _DAYS_BEFORE_YEAR = np.arange(1900, 2101).astype(str).astype("M8[D]").astype(np.int64)
 """Days from 1970 to the first of January of each year from 1900 on."""
 
+_U2 = {order: struct.Struct(order + "H") for order in "><"}
+_U2U2 = {order: struct.Struct(order + "HH") for order in "><"}
+
 _IS_QUALITY = np.isin(np.arange(256), list(b"DRMQ"))
 
 
@@ -69,7 +74,9 @@ class RecordIndex:
         start_ns: Time of its first sample.
         rate_hz: Its sampling rate.
         count: How many samples it holds.
-        stray_bytes: Bytes of the file that belong to no whole record.
+        unreadable: Byte ranges of the file that belong to no whole record that can be read.
+        metadata_bytes: Bytes of control headers (full SEED volumes), which hold no samples.
+        logs: Channel, start in ns and samples of records that are no time series: text, or without a rate.
     """
 
     channels: tuple[str, ...]
@@ -79,7 +86,9 @@ class RecordIndex:
     start_ns: NDArray[np.int64]
     rate_hz: NDArray[np.float64]
     count: NDArray[np.int64]
-    stray_bytes: int
+    unreadable: tuple[tuple[int, int], ...] = ()
+    metadata_bytes: int = 0
+    logs: tuple[tuple[str, int, int], ...] = ()
 
 
 def index_records(path: str, fd: int) -> RecordIndex:
@@ -105,23 +114,38 @@ def index_any(path: str) -> RecordIndex:
     import pymseed
 
     rows: list[tuple[int, int, int, float, int, str]] = []
+    logs: list[tuple[str, int, int]] = []
+    unreadable: list[tuple[int, int]] = []
     size = os.path.getsize(path)
-    offset, whole_bytes = 0, 0
+    offset, metadata_bytes = 0, 0
     while offset < size:
         try:
-            with pymseed.MS3Record.from_file(path, start_byte_offset=offset, validate_crc=False) as records:
+            with pymseed.MS3Record.from_file(path, start_byte_offset=offset) as records:
                 for record in records:
-                    count, rate_hz = record.samplecnt, record.samprate
-                    if count > 0 and rate_hz > 0 and record.encoding != _TEXT:
-                        rows.append(
-                            (offset, record.reclen, record.starttime, rate_hz, count, _channel_of(record.sourceid))
-                        )
-                    offset += record.reclen
-                    whole_bytes += record.reclen
+                    length, count, rate_hz = record.reclen, record.samplecnt, record.samprate
+                    if count > 0:
+                        start_ns, channel = record.starttime, channel_of(record.sourceid)
+                        if rate_hz > 0 and record.encoding != _TEXT:
+                            rows.append((offset, length, start_ns, rate_hz, count, channel))
+                        else:
+                            logs.append((channel, start_ns, count))
+                    offset += length
         except (pymseed.MiniSEEDError, UnicodeDecodeError):
-            pass  # the search below goes on behind what stopped the reader
-        following = find_record(path, offset + 1, size) if offset < size else None
-        offset = size if following is None else following
+            pass  # what stopped the reader, a channel name that is no text too, is accounted for below, as bytes
+        if offset >= size:
+            break
+        following = find_record(path, offset + 1, size)
+        stop = size if following is None else following
+        with open(path, "rb") as stream:
+            stream.seek(offset)
+            is_metadata = is_control_header(stream.read(HEADER_BYTES))
+        if is_metadata:
+            metadata_bytes += stop - offset
+        elif unreadable and unreadable[-1][1] == offset:
+            unreadable[-1] = (unreadable[-1][0], stop)
+        else:
+            unreadable.append((offset, stop))
+        offset = stop
     channels = tuple(dict.fromkeys(row[5] for row in rows))
     numbers = {channel: number for number, channel in enumerate(channels)}
     return RecordIndex(
@@ -132,7 +156,9 @@ def index_any(path: str) -> RecordIndex:
         start_ns=np.array([row[2] for row in rows], np.int64),
         rate_hz=np.array([row[3] for row in rows], np.float64),
         count=np.array([row[4] for row in rows], np.int64),
-        stray_bytes=size - whole_bytes,
+        unreadable=tuple(unreadable),
+        metadata_bytes=metadata_bytes,
+        logs=tuple(logs),
     )
 
 
@@ -141,12 +167,14 @@ def index_uniform(fd: int) -> RecordIndex | None:
 
     Alike means: one length, one byte order, the same blockettes at the same places. The last record may be cut off.
     """
-    first = os.pread(fd, _HEADER_BYTES, 0)
-    layout = _layout(first)
+    layout = record_layout(os.pread(fd, _HEADER_BYTES, 0))
     if layout is None:
         return None
     order, record_bytes, chain = layout
     size = os.fstat(fd).st_size
+    cut_off = size % record_bytes
+    if cut_off and record_layout(os.pread(fd, _HEADER_BYTES, size - cut_off)) not in (None, layout):
+        return None
     headers = _read_headers(fd, size // record_bytes, record_bytes, max(chain.values()) + 8)
     if headers is None:
         return None
@@ -154,36 +182,46 @@ def index_uniform(fd: int) -> RecordIndex | None:
     if not _is_valid(headers, fixed, chain):
         return None
     channel, examples = _channel_numbers(np.ascontiguousarray(headers[:, 8:20]))
-    channels = _channel_ids(fd, record_bytes, examples)
-    if channels is None:
+    spelled = _channel_ids(fd, record_bytes, examples)
+    if spelled is None:
         return None
+    channels = tuple(dict.fromkeys(spelled))
+    channel = np.array([channels.index(name) for name in spelled], np.int64)[channel]
     encoding = headers[:, chain[1000] + 4]
     rate_hz = _rates_hz(headers, fixed, chain, order)
-    keep = (fixed["count"] > 0) & (rate_hz > 0) & (encoding != _TEXT)
+    has_samples = fixed["count"] > 0
+    keep = has_samples & (rate_hz > 0) & (encoding != _TEXT)
+    starts_ns, count = _starts_ns(headers, fixed, chain), fixed["count"].astype(np.int64)
+    logs = np.flatnonzero(has_samples & ~keep)
     offset = np.arange(len(fixed), dtype=np.int64) * record_bytes
     return RecordIndex(
         channels=channels,
-        channel=channel.astype(np.int64)[keep],
+        channel=channel[keep],
         offset=offset[keep],
         length=np.full(int(keep.sum()), record_bytes, np.int64),
-        start_ns=_starts_ns(headers, fixed, chain)[keep],
+        start_ns=starts_ns[keep],
         rate_hz=rate_hz[keep],
-        count=fixed["count"].astype(np.int64)[keep],
-        stray_bytes=size - len(fixed) * record_bytes,
+        count=count[keep],
+        unreadable=((size - cut_off, size),) if cut_off else (),
+        logs=tuple((channels[channel[row]], int(starts_ns[row]), int(count[row])) for row in logs),
     )
 
 
-def _layout(header: bytes) -> tuple[str, int, dict[int, int]] | None:
-    """Return byte order, record length and the place of each blockette, as the first record has them."""
-    if len(header) < 64 or header[6:7] not in (b"D", b"R", b"M", b"Q"):
+def record_layout(header: bytes) -> tuple[str, int, dict[int, int]] | None:
+    """Return byte order, record length and the place of each blockette of a MiniSEED 2 record; None for any other.
+
+    Args:
+        header: The record's first 128 bytes, or all of it.
+    """
+    if len(header) < 64 or header[6] not in b"DRMQ":
         return None
-    order = next((sign for sign in "><" if 1900 <= int(np.frombuffer(header, sign + "u2", 1, 20)[0]) <= 2100), None)
+    order = next((sign for sign in "><" if 1900 <= _U2[sign].unpack_from(header, 20)[0] <= 2100), None)
     if order is None:
         return None
     chain: dict[int, int] = {}
-    place = int(np.frombuffer(header, order + "u2", 1, 46)[0])
+    place = _U2[order].unpack_from(header, 46)[0]
     while 48 <= place <= len(header) - 8:
-        kind, following = (int(value) for value in np.frombuffer(header, order + "u2", 2, place))
+        kind, following = _U2U2[order].unpack_from(header, place)
         if kind in chain:
             return None
         chain[kind] = place
@@ -273,7 +311,7 @@ def _channel_ids(fd: int, record_bytes: int, examples: list[int]) -> tuple[str, 
 
     try:
         return tuple(
-            _channel_of(record.sourceid)
+            channel_of(record.sourceid)
             for record in (
                 pymseed.MS3Record.parse(os.pread(fd, record_bytes, example * record_bytes), validate_crc=False)
                 for example in examples
@@ -283,7 +321,8 @@ def _channel_ids(fd: int, record_bytes: int, examples: list[int]) -> tuple[str, 
         return None
 
 
-def _channel_of(source_id: str) -> str:
+@lru_cache(maxsize=4096)
+def channel_of(source_id: str) -> str:
     """Return "NET.STA.LOC.CHA" for an FDSN source identifier; what is none becomes the channel code."""
     from pymseed import sourceid2nslc
 

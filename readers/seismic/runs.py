@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from s1batch.grid import time_of
+from s1batch.readers.seismic.components import RATE_TOLERANCE
 from s1batch.readers.seismic.record_index import RecordIndex
+from s1batch.readers.seismic.selection import cut_to_range
 
 Samples = NDArray[np.generic]
 
 BLOCK_SAMPLES = 1 << 18
 """Records are decoded together up to this many samples: enough to hide the cost of a call, small in memory."""
-
-_RATE_TOLERANCE = 1e-4
-"""Relative difference of rate within which records still belong together; libmseed's default."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -55,6 +54,22 @@ class Block:
         """Time one period behind the block's last sample."""
         return self.run_start_ns + round(self.stop * 1e9 / self.rate_hz)
 
+    def select(self, time_range: tuple[int | None, int | None]) -> None:
+        """Let the run be only what lies within a range of time: its samples, as planned, then count from there."""
+        first, stop = cut_to_range(self.run_start_ns, self.rate_hz, self.run_count, time_range)
+        self.run_start_ns = time_of(first, self.run_start_ns, self.rate_hz)
+        self.run_count = stop - first
+        self.first, self.stop = self.first - first, self.stop - first
+
+    def clip(self) -> None:
+        """Drop loaded samples in front of the run's first or behind its last one."""
+        if self.values is None or (self.first >= 0 and self.stop <= self.run_count):
+            return
+        first = min(max(self.first, 0), self.stop)
+        stop = max(min(self.stop, self.run_count), first)
+        self.values = self.values[first - self.first : stop - self.first]
+        self.first, self.stop = first, stop
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RecordRun:
@@ -65,44 +80,74 @@ class RecordRun:
     start_ns: int
     rate_hz: float
 
+    @property
+    def samples(self) -> int:
+        """How many samples the run has."""
+        return int(self.first[-1])
+
 
 def split_runs(index: RecordIndex, rows: NDArray[np.int64]) -> list[RecordRun]:
-    """Return the contiguous runs of one channel's records, in the order of the file.
+    """Return the contiguous runs of one channel's records, in the order of the file: of their first records.
 
-    A record continues a run when it begins within half a period of where the record before it ended, at a rate that
-    is the same within 1e-4. Where the start times of records drift away from the run's even grid by more than a
-    period, a new run begins, so that no sample is placed further from its time than that. Runs do not depend on
-    which part of the file is wanted.
+    Two records are joined when one begins within half a period of where the other ends, at a rate that is the same
+    within 1e-4: neighbours in the file, and pieces of it that stand out of order. The samples of a run count on evenly
+    from its first record, at the rate of the one that stands first in the file. Where its end lies more than half a
+    period off that grid, it is cut into runs each of whose records lies within half a period. These are the rules of
+    libmseed's trace list but for the last one, so that a scan may use that list where it shows nothing odd. Runs do not
+    depend on which part of the file is wanted.
     """
     if not len(rows):
         return []
-    begin_ns = int(index.start_ns[rows[0]])
-    since_ns = (index.start_ns[rows] - begin_ns).astype(np.float64)
-    count, rate_hz = index.count[rows], index.rate_hz[rows]
-    period_ns = 1e9 / rate_hz
-    late_ns = np.abs(since_ns[1:] - (since_ns[:-1] + count[:-1] * period_ns[:-1]))
-    is_break = (late_ns > 0.5 * period_ns[:-1]) | (np.abs(rate_hz[1:] / rate_hz[:-1] - 1) > _RATE_TOLERANCE)
-    borders = [0, *(int(place) + 1 for place in np.flatnonzero(is_break)), len(rows)]
-    runs = []
-    for first, stop in pairwise(borders):
-        while first < stop:
-            rate = float(rate_hz[first])
-            if not (rate_hz[first:stop] == rate).all():
-                rate = float(np.median(rate_hz[first:stop]))
-            places = np.concatenate(([0], np.cumsum(count[first:stop])))
-            drift_ns = np.abs(since_ns[first:stop] - since_ns[first] - places[:-1] * (1e9 / rate))
-            strayed = np.flatnonzero(drift_ns > 1e9 / rate)
-            end = first + int(strayed[0]) if len(strayed) else stop
-            runs.append(
+    origin_ns = int(index.start_ns[rows[0]])
+    since_ns, count, rate_hz = index.start_ns[rows] - origin_ns, index.count[rows], index.rate_hz[rows]
+    last_ns = since_ns + np.floor((count - 1) * 1e9 / rate_hz + 0.5).astype(np.int64)
+
+    def follows(before: NDArray[np.intp], after: NDArray[np.intp]) -> NDArray[np.bool_]:
+        period_ns = np.floor(1e9 / rate_hz[after]).astype(np.int64)
+        late_ns = np.abs(since_ns[after] - last_ns[before] - period_ns)
+        is_same_rate = np.abs(1 - rate_hz[after] / rate_hz[before]) < RATE_TOLERANCE
+        return np.asarray((late_ns <= period_ns // 2) & is_same_rate)
+
+    places = np.arange(len(rows))
+    borders = np.flatnonzero(~follows(places[:-1], places[1:])) + 1
+    if not len(borders):
+        chains = [places]
+    else:
+        pieces = np.split(places, borders)
+        firsts, lasts = np.array([piece[0] for piece in pieces]), np.array([piece[-1] for piece in pieces])
+        by_time = np.argsort(since_ns[firsts], kind="stable")
+        breaks = np.flatnonzero(~follows(lasts[by_time[:-1]], firsts[by_time[1:]])) + 1
+        chains = [np.concatenate([pieces[k] for k in group]) for group in np.split(by_time, breaks)]
+        chains.sort(key=lambda chain: int(chain.min()))
+    found: list[RecordRun] = []
+    for chain in chains:
+        run_rate_hz = float(rate_hz[chain.min()])
+        while len(chain):
+            numbers = np.concatenate(([0], np.cumsum(count[chain])))
+            begin_ns, total = int(since_ns[chain[0]]), int(numbers[-1])
+            end_ns = int(last_ns[chain[-1]])
+            end = len(chain)
+            if not fits(end_ns, time_of(total - 1, begin_ns, run_rate_hz), run_rate_hz):
+                drift_ns = np.abs(since_ns[chain] - begin_ns - numbers[:-1] * (1e9 / run_rate_hz))
+                strayed = np.flatnonzero(drift_ns > 5e8 / run_rate_hz)
+                end = int(strayed[0]) if len(strayed) else len(chain)
+            found.append(
                 RecordRun(
-                    rows=rows[first:end],
-                    first=places[: end - first + 1],
-                    start_ns=int(index.start_ns[rows[first]]),
-                    rate_hz=rate,
+                    rows=rows[chain[:end]],
+                    first=numbers[: end + 1],
+                    start_ns=origin_ns + begin_ns,
+                    rate_hz=run_rate_hz,
                 )
             )
-            first = end
-    return runs
+            chain = chain[end:]
+            if len(chain):
+                run_rate_hz = float(rate_hz[chain[0]])
+    return found
+
+
+def fits(time_ns: int, expected_ns: int, rate_hz: float, tolerance_ns: int = 0) -> bool:
+    """Return whether a time is within half a period, less a tolerance, of where it is expected."""
+    return 2 * (abs(time_ns - expected_ns) + tolerance_ns) * rate_hz <= 1_000_000_000
 
 
 def run_blocks(run: RecordRun, ranges: NDArray[np.int64]) -> list[Block]:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 
 from s1batch.errors import UsageError
+from s1batch.grid import first_index_from
 from s1batch.readers.seismic.spec import SeismicSource
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -39,6 +40,25 @@ def time_range_ns(spec: SeismicSource) -> tuple[int | None, int | None]:
     if start_ns is not None and stop_ns is not None and start_ns >= stop_ns:
         raise UsageError(f"source.endtime ({spec.endtime}) must be later than source.starttime ({spec.starttime})")
     return start_ns, stop_ns
+
+
+def cut_to_range(
+    start_ns: int, rate_hz: float, samples: int, time_range: tuple[int | None, int | None]
+) -> tuple[int, int]:
+    """Return the first sample of a run within a range of time, and the first behind it; equal where none is.
+
+    Args:
+        start_ns: Time of the run's first sample.
+        rate_hz: Its rate.
+        samples: How many it has.
+        time_range: From `time_range_ns`.
+    """
+    first, stop = 0, samples
+    if time_range[0] is not None:
+        first = min(max(0, first_index_from(time_range[0], start_ns, rate_hz)), stop)
+    if time_range[1] is not None:
+        stop = min(max(first, first_index_from(time_range[1], start_ns, rate_hz)), stop)
+    return first, stop
 
 
 def to_ns(time: datetime) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s1batch.errors import SourceError
+from s1batch.readers.seismic.components import same_rate
 from s1batch.readers.seismic.decode import WaveformFile, content_sha256, identity, open_waveforms
 from s1batch.readers.seismic.runs import Block
 from s1batch.records import Address, Chunk
@@ -49,6 +50,7 @@ class ReadSession:
         chunks: All chunks of the call; a chunk's place is its use number.
         resolve: Gives an address's file as an absolute path.
         margin_ns: How much around a window is needed at a recorded rate.
+        time_range: What is selected; samples outside are as if they were not there.
         hash_content: Whether files are hashed when opened.
     """
 
@@ -57,12 +59,14 @@ class ReadSession:
         chunks: Sequence[Chunk],
         resolve: Callable[[Address], str],
         margin_ns: Callable[[float], int],
+        time_range: tuple[int | None, int | None] = (None, None),
         *,
         hash_content: bool,
     ) -> None:
         self._resolve = resolve
         self._hash_content = hash_content
-        self._wanted: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)
+        self._time_range = time_range
+        self._wanted: dict[tuple[str, str, float | None], list[tuple[int, int, int]]] = defaultdict(list)
         last_use: dict[str, int] = {}
         around_ns: dict[float | None, int] = {}
         for use, chunk in enumerate(chunks):
@@ -73,7 +77,9 @@ class ReadSession:
                 around = around_ns.get(rate_hz)
                 if around is None:
                     around = around_ns[rate_hz] = margin_ns(rate_hz) + int(1e9 / rate_hz) + 1 if rate_hz else 0
-                self._wanted[address.path, address.source].append((window.start - around, window.stop + around, use))
+                self._wanted[address.path, address.source, rate_hz].append(
+                    (window.start - around, window.stop + around, use)
+                )
                 last_use[address.path] = use
         self._closing: dict[int, list[str]] = defaultdict(list)
         for path, use in last_use.items():
@@ -107,17 +113,31 @@ class ReadSession:
             SourceError: When the file cannot be opened or read.
         """
         opened = self._open(address)
-        track = opened.tracks.get(address.source)
+        track = opened.tracks.get((address.source, address.rate_hz))
         if track is None:
-            ranges = np.array(self._wanted[address.path, address.source], np.int64)
-            track = opened.tracks[address.source] = _Track(opened.file.blocks(address.source, ranges))
-            for block in track.blocks:
-                self._dropping[block.last_use].append(block)
+            track = opened.tracks[address.source, address.rate_hz] = self._track(opened.file, address)
         found = track.touching(low_ns, high_ns)
         for block in found:
             if block.values is None:
                 opened.file.load(block)
+                block.clip()
         return found
+
+    def _track(self, file: WaveformFile, address: Address) -> _Track:
+        """The blocks of the address's channel that have its rate, cut to what is selected."""
+        ranges = np.array(self._wanted[address.path, address.source, address.rate_hz], np.int64)
+        blocks = []
+        for block in file.blocks(address.source, ranges):
+            if address.rate_hz is not None and not same_rate(block.rate_hz, address.rate_hz):
+                continue
+            if self._time_range != (None, None):
+                block.select(self._time_range)
+                block.clip()
+                if block.stop <= 0 or block.first >= block.run_count:
+                    continue
+            blocks.append(block)
+            self._dropping[block.last_use].append(block)
+        return _Track(blocks)
 
     def covering(self, address: Address, start_ns: int) -> Block | None:
         """Return the one block that holds the samples from a time on, if that takes no more than a look.
@@ -125,7 +145,7 @@ class ReadSession:
         None says nothing: ask `blocks`.
         """
         opened = self._files.get(address.path)
-        track = opened.tracks.get(address.source) if opened is not None else None
+        track = opened.tracks.get((address.source, address.rate_hz)) if opened is not None else None
         if track is None or not track.is_ordered:
             return None
         place = bisect_right(track.stops_ns, start_ns)
@@ -166,7 +186,7 @@ class _OpenFile:
     def __init__(self, file: WaveformFile, facts: FileFacts) -> None:
         self.file = file
         self.facts = facts
-        self.tracks: dict[str, _Track] = {}
+        self.tracks: dict[tuple[str, float | None], _Track] = {}
 
 
 class _Track:

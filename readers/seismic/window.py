@@ -19,14 +19,13 @@ from s1batch.readers.seismic.assemble import (
     count_covered,
     fill,
     first_damage,
-    is_even,
-    nearest_place,
     place,
     stretches,
 )
 from s1batch.readers.seismic.components import requested_components, role_of
 from s1batch.readers.seismic.lineage import empty_lineage
 from s1batch.readers.seismic.margin import margin_ns, resampling_ratio
+from s1batch.readers.seismic.placement import first_place, is_even
 from s1batch.readers.seismic.process import Processor, detrend
 from s1batch.readers.seismic.response import UNITS
 from s1batch.readers.seismic.session import ReadSession
@@ -72,7 +71,7 @@ class WindowReader:
         self._window = window
         self._components = requested_components(spec.components)
         self._processor = Processor(spec, base_dir)
-        self._layouts: dict[tuple[tuple[str, str], ...], _Layout] = {}
+        self._layouts: dict[tuple[tuple[str, str, float | None], ...], _Layout] = {}
         self._rates: dict[float, _Rates] = {}
 
     def read(self, chunk: Chunk, session: ReadSession) -> Record:
@@ -101,7 +100,7 @@ class WindowReader:
         present = [column for column in columns if column is not None]
         missing = "".join(letter for letter, column in zip(self._components, columns, strict=True) if column is None)
         if not present:
-            raise SourceError("source_changed", f"{_names(chunk)}: hold no sample of this window any more")
+            raise SourceError("decode_error", f"{_names(chunk)}: no sample of this window can be decoded")
         if missing and self._spec.missing == "refuse":
             raise SourceError("missing_component", f"no samples of component {', '.join(missing)} in this window")
 
@@ -158,9 +157,15 @@ class WindowReader:
         largest_shift_s, is_integer = 0.0, True
         for number, addresses in enumerate(layout.addresses):
             block = session.covering(addresses[0], start_ns) if len(addresses) == 1 else None
-            if block is None or block.damage or block.values is None or not is_even(block, rate_hz):
+            if (
+                block is None
+                or block.damage
+                or block.values is None
+                or not is_even(block.rate_hz, block.run_count, rate_hz)
+            ):
                 return None
-            nearest, shift_s = nearest_place(block, start_ns, rate_hz)
+            nearest = first_place(block.run_start_ns, start_ns, rate_hz)
+            shift_s = (block.run_start_ns - start_ns) / 1e9 - nearest / rate_hz
             first = -nearest - block.first
             if first < 0 or first + steps > len(block.values):
                 return None
@@ -286,7 +291,7 @@ class WindowReader:
         return self._rates[recorded_hz]
 
     def _layout(self, chunk: Chunk, session: ReadSession) -> _Layout:
-        key = tuple([(address.source, address.path) for address in chunk.inputs])
+        key = tuple([(address.source, address.path, address.rate_hz) for address in chunk.inputs])
         layout = self._layouts.get(key)
         if layout is None:
             layout = self._layouts[key] = self._new_layout(chunk, session)

@@ -31,7 +31,8 @@ def same(first: RecordIndex, second: RecordIndex) -> None:
     assert [first.channels[number] for number in first.channel] == [second.channels[n] for n in second.channel]
     for name in ("offset", "length", "start_ns", "rate_hz", "count"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name), err_msg=name)
-    assert first.stray_bytes == second.stray_bytes
+    assert first.unreadable == second.unreadable
+    assert sorted(first.logs) == sorted(second.logs)
 
 
 def test_both_ways_agree_on_every_miniseed_file_that_obspy_ships() -> None:
@@ -64,7 +65,8 @@ def test_stray_bytes_in_the_middle_lose_no_record(tmp_path: Path) -> None:
     assert uniform(path) is None
     found = index_any(str(path))
     assert int(found.count.sum()) == 5000
-    assert found.stray_bytes == 35
+    ((start, stop),) = found.unreadable
+    assert stop - start == 35
 
 
 def test_a_cut_off_tail_is_counted_in_bytes(tmp_path: Path) -> None:
@@ -73,7 +75,7 @@ def test_a_cut_off_tail_is_counted_in_bytes(tmp_path: Path) -> None:
     path.write_bytes(data[:-112])
     fast = uniform(path)
     assert fast is not None
-    assert fast.stray_bytes == 400
+    assert fast.unreadable == ((len(data) - 512, len(data) - 112),)
     assert len(fast.offset) == len(data) // 512 - 1
     same(fast, index_any(str(path)))
 
@@ -86,3 +88,11 @@ def test_records_of_mixed_length_are_left_to_pymseed(tmp_path: Path) -> None:
     )
     assert uniform(path) is None
     assert int(index_any(str(path)).count.sum()) == 11000
+
+
+def test_a_shorter_record_at_the_end_is_not_taken_for_a_cut_off_one(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    long, short = mseed("XX.AAA..HHZ", T0, counts(9000), reclen=4096), mseed("XX.AAA..HHN", T0, counts(50))
+    path.write_bytes(long + short)
+    assert uniform(path) is None
+    assert int(index_any(str(path)).count.sum()) == 9050
