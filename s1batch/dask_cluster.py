@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import signal
@@ -114,6 +115,8 @@ def run_on_dask(
 
 @contextmanager
 def _client(address: str | None, workers: int | None, width: int) -> Iterator[Client]:
+    # A scheduler that is lost becomes an error of ours; the client's log would print tracebacks about it first.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     if address is not None:
         try:
             client = Client(address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)

@@ -239,7 +239,7 @@ def mounted(*arguments):
     try:
         yield remount
     finally:
-        for _ in range(50):
-            if subprocess.run(["umount", target], capture_output=True).returncode == 0:
-                return
+        patience = 50
+        while patience and subprocess.run(["umount", target], capture_output=True).returncode:
+            patience -= 1
             time.sleep(0.1)

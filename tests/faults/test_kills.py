@@ -129,8 +129,8 @@ def test_twenty_kills_of_an_http_run(tmp_path, scheduler):
             assert not repeated, f"{len(repeated)} answers on file were asked again"
         whole = run(job, out=tmp_path / "whole", timeout_s=180)
         assert whole.process.returncode == 0, whole.said
-    known = [len(digests) for _, digests in seen]
-    print(f"\n{scheduler}: {len(asked)} requests for {len(set(asked))} questions; known after each kill: {known}")
+    sizes = [len(digests) for _, digests in seen]
+    print(f"\n{scheduler}: {len(asked)} requests for {len(set(asked))} questions; known after each kill: {sizes}")
     tokens = ["prompt_tokens", "cached_tokens", "output_tokens"] if scheduler == "inline" else []
     assert found.drop(tokens).equals(rows(tmp_path / "whole").drop(tokens))
 
@@ -161,6 +161,6 @@ def test_twenty_kills_of_a_replay_run(tmp_path, scheduler, monkeypatch):
         assert not known.intersection(asked[count:]), "an answer on file was asked again"
     whole = run(job, out=tmp_path / "whole", timeout_s=180)
     assert whole.process.returncode == 0, whole.said
-    known = [len(fingerprints) for _, fingerprints in seen]
-    print(f"\n{scheduler}: {len(asked)} asked for {len(set(asked))} questions; known after each kill: {known}")
+    sizes = [len(fingerprints) for _, fingerprints in seen]
+    print(f"\n{scheduler}: {len(asked)} asked for {len(set(asked))} questions; known after each kill: {sizes}")
     assert found.equals(rows(tmp_path / "whole"))
