@@ -83,7 +83,8 @@ def acting(script: Script) -> Iterator[None]:
         replace(source, target, **more)
 
     _current.append(script)
-    os.write, os.replace = writing, replacing  # the system's calls, not ours
+    # The system's calls, not ours.
+    os.write, os.replace = writing, replacing  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -73,7 +73,7 @@ def test_every_answer_is_one_row_and_nothing_of_it_reaches_the_terminal(tmp_path
     expected = {name: outcome for name, (_, outcome) in CASES.items() if outcome}
     assert {name: outcomes[name] for name in expected} == expected
     assert s1batch.open_results(out).verify().ok
-    assert found["text"].str.len_bytes().max() >= 10_000_000
+    assert max(map(len, found["text"])) >= 10_000_000
     assert pq.read_table(out / "rows").num_rows == len(CASES)
     assert not dangerous(ended.said.encode())
     wide = ("--wide", "--columns", "digest,detail,reasoning,outcome")
@@ -91,6 +91,7 @@ def surrogates(request: Request) -> Response:
     return Response(fingerprint=request.fingerprint, text=text, reasoning="\udc80", detail="\ud83d")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True])
 def test_lone_surrogates_are_written_as_escapes(killed, tmp_path):
     """In a part's file, and in a journal that is read back after a kill."""

@@ -65,6 +65,7 @@ def test_ctrl_c_twice_ends_at_once(job):
     assert end_with(running) < 5
 
 
+@pytest.mark.slow
 def test_one_ctrl_c_waits_no_longer_than_the_job_says(job):
     """`run.drain_s` bounds the wait for an engine that never answers."""
     running = start(job, "--set", "engine.function=tests.answers:never", "--set", "run.drain_s=0.5")
@@ -76,7 +77,9 @@ def test_one_ctrl_c_waits_no_longer_than_the_job_says(job):
     assert "run the same command to go on" in one_line(running.said)
 
 
-@pytest.mark.parametrize("number", [1, 5, 23])
+@pytest.mark.parametrize(
+    "number", [5, pytest.param(1, marks=pytest.mark.slow), pytest.param(23, marks=pytest.mark.slow)]
+)
 def test_a_signal_while_the_plan_is_made_ends_it_at_once(number, job):
     """SIGTERM while headers are scanned: there is no plan then, and the next run makes it."""
     running = start(job, sabotage={"interrupt_planning": number})
@@ -87,6 +90,7 @@ def test_a_signal_while_the_plan_is_made_ends_it_at_once(number, job):
     check_going_on(job)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after_s", [0.05, 0.3, 0.6, 0.9, 1.2, 1.6])
 def test_a_signal_at_any_moment_of_the_start_leaves_no_trace(after_s, job):
     """Before the first line of the program SIGTERM simply ends it; from then on it ends with 75."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,7 @@ def test_the_second_run_ends_with_4_at_once_and_after_a_kill_the_next_begins_at_
     assert s1batch.open_results(out).verify().ok
 
 
+@pytest.mark.slow
 def test_overlapping_shards_keep_out_of_one_another(job):
     """Whole run, halves and thirds at the same time: some end with 4, no chunk is asked twice, and all ends well."""
     with ThreadPoolExecutor(4) as pool:
@@ -67,6 +69,7 @@ def test_overlapping_shards_keep_out_of_one_another(job):
     assert len(asked(job)) == len(set(asked(job))) == 156
 
 
+@pytest.mark.slow
 def test_shards_that_plan_at_the_same_time_share_one_plan(job):
     """Three shards of a fresh folder: one plans, the others wait for it, and together they are the whole."""
     with ThreadPoolExecutor(3) as pool:
@@ -95,8 +98,6 @@ class Hours:
 
 def forge_lease(out, name, age_s):
     """Write the lease of a run on another host, with its last sign of life some time ago."""
-    import os
-
     path = out / "leases" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     process = {"host": "elsewhere", "boot": "b", "namespace": "n", "pid": 7, "started": "1"}
@@ -106,6 +107,7 @@ def forge_lease(out, name, age_s):
     return path
 
 
+@pytest.mark.slow
 def test_the_lease_of_another_host_holds_until_it_is_stale(job):
     """Fresh, it ends the run with 4; without a sign of life for a minute, the run watches it and takes over."""
     out = job.parent / "out"
@@ -128,6 +130,7 @@ def test_a_lease_from_another_time_is_watched_before_it_is_taken(ahead_s, tmp_pa
         assert clock.ahead_ns == 3600 * 10**9
 
 
+@pytest.mark.slow
 class TestAnotherJob:
     def test_changed_answers_are_refused_with_every_field_named(self, job):
         """Window, prompt and sampling: exit 4 in one line, and the results stay as they are."""
