@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from typing import Any
 
 from distributed import Client, LocalCluster, WorkerPlugin, get_worker, wait
@@ -114,6 +116,8 @@ def run_on_dask(
 
 @contextmanager
 def _client(address: str | None, workers: int | None, width: int) -> Iterator[Client]:
+    # A scheduler that is lost becomes an error of ours; the client's log would print tracebacks about it first.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     if address is not None:
         try:
             client = Client(address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
@@ -139,6 +143,8 @@ def _ctrl_c_is_for_the_client() -> Iterator[None]:
 
     A terminal sends it to all of them, but the workers are stopped by the client, in good order.
     """
+    # Starting the resource tracker unblocks the signal, so it has to run before.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -210,19 +216,22 @@ class _Submission:
     def _take(self, future: Any) -> bool:
         """Take the result of a part; False when its workers died."""
         try:
-            self._watch.finished(future.result())
-        except Interrupted as interrupted:
-            self._error = self._error or interrupted
-        except S1BatchError as failure:
-            if self._error is None or isinstance(self._error, Interrupted):
-                self._error = failure
+            ended: PartSummary | S1BatchError = future.result()
         except KilledWorker:
             return False
+        if isinstance(ended, PartSummary):
+            self._watch.finished(ended)
+        elif self._error is None or (isinstance(self._error, Interrupted) and not isinstance(ended, Interrupted)):
+            self._error = ended
         return True
 
 
-def _run_one(plugin: str, task: PartTask) -> PartSummary:
-    return _plugin(get_worker(), plugin).session().run_part(task.part, task.only)
+def _run_one(plugin: str, task: PartTask) -> PartSummary | S1BatchError:
+    """Run a part on a worker; what ended it is returned, because Dask logs what is raised with its traceback."""
+    try:
+        return _plugin(get_worker(), plugin).session().run_part(task.part, task.only)
+    except S1BatchError as error:
+        return error
 
 
 def _stop_worker(plugin: str, dask_worker: Any) -> None:

@@ -92,5 +92,7 @@ def _cell(value: object, *, wide: bool) -> str:
         text = f"{value:g}"
     else:
         text = str(value)
+    if not wide:
+        text = text[: 16 * CELL_WIDTH]  # an answer may be megabytes long
     text = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))
     return text if wide or len(text) <= CELL_WIDTH else text[: CELL_WIDTH - 1] + "…"

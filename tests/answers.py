@@ -43,3 +43,22 @@ def sometimes(request: Request) -> str:
 def echo(request: Request) -> str:
     """Answer with the prompt's length and first letter, as JSON."""
     return json.dumps({"length": len(request.text), "first": request.text[:1]})
+
+
+async def never(request: Request) -> str:
+    """Note the question and never answer."""
+    note(request.fingerprint)
+    await asyncio.sleep(3600)
+    return loudest(request)
+
+
+async def poisoned(request: Request) -> str:
+    """Like `slowly`, but the question whose fingerprint POISON names ends the process."""
+    if request.fingerprint == os.environ.get("POISON"):
+        os._exit(1)
+    return await slowly(request)
+
+
+def shy(request: Request) -> str:
+    """Find nothing anywhere."""
+    return json.dumps({"contain": False, "p_index": None, "s_index": None})

@@ -287,6 +287,22 @@ def test_identical_requests_are_sent_once_and_counted_once() -> None:
     assert (stats.sent, stats.shared, stats.prompt_tokens, stats.output_tokens) == (1, 5, 10, 3)
 
 
+def test_what_an_earlier_run_received_is_not_sent_again() -> None:
+    """Remembered responses cost nothing; the cache's bounds hold for them too, and the last ones stay."""
+    script = Script({}, most=4)
+    requests = [text_request(name) for name in ("-1", "-2", "-3")]
+
+    async def everybody() -> tuple[list[Fed], FeederStats]:
+        feeder = feeder_of(script, cache_entries=2)
+        feeder.remember([Response(fingerprint=each.fingerprint, text="known", attempts=3) for each in requests])
+        return [await feeder.answer(each) for each in reversed(requests)], feeder.stats
+
+    fed, stats = run_virtually(everybody())
+    assert [each.shared for each in fed] == [True, True, False]
+    assert [each.response.attempts for each in fed] == [0, 0, 1]
+    assert (stats.sent, script.started) == (1, ["-1"])
+
+
 def test_failures_are_not_kept() -> None:
     script = Script({"-x": Fate(end="error")}, most=1)
 

@@ -61,7 +61,12 @@ TROUBLES = {
 }
 
 
-@pytest.mark.parametrize("trouble", TROUBLES)
+QUICK = ("dead", "HTML everywhere", "closing in mid-body")
+
+
+@pytest.mark.parametrize(
+    "trouble", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in TROUBLES]
+)
 def test_one_bad_endpoint_of_four_costs_no_row(trouble, good, undisturbed, tmp_path, monkeypatch):
     """The others carry on; each request waits for a bad endpoint once at most, not each row for its timeout."""
     monkeypatch.setattr("s1batch.engine.http.client.PROBE_TIMEOUT_S", 1.0)
@@ -81,6 +86,7 @@ def test_one_bad_endpoint_of_four_costs_no_row(trouble, good, undisturbed, tmp_p
     assert seconds < 60
 
 
+@pytest.mark.slow
 def test_too_many_requests_are_put_off_and_all_answered(undisturbed, tmp_path):
     """Every third request gets 429 with Retry-After."""
     table, expected = undisturbed
@@ -93,6 +99,7 @@ def test_too_many_requests_are_put_off_and_all_answered(undisturbed, tmp_path):
     assert rows(tmp_path / "out").equals(expected)
 
 
+@pytest.mark.slow
 def test_refused_requests_cost_their_own_row_and_can_be_asked_again(tmp_path):
     """50 of 2,000 requests get 400: 1,950 right rows, 50 that say why, exit 3; a mended server answers those 50."""
     texts = [f"poison {number}" if number % 40 == 7 else f"stone {number}" for number in range(2000)]
@@ -119,6 +126,7 @@ def test_refused_requests_cost_their_own_row_and_can_be_asked_again(tmp_path):
     assert s1batch.open_results(tmp_path / "out").verify().ok
 
 
+@pytest.mark.slow
 def test_failures_in_journals_of_unfinished_parts_are_asked_again_too(tmp_path):
     """A run that was cut short has failed rows in journals; `--retry failed` reaches them."""
     texts = [f"poison {number}" if number < 20 else f"stone {number}" for number in range(400)]
@@ -136,6 +144,7 @@ def test_failures_in_journals_of_unfinished_parts_are_asked_again_too(tmp_path):
     assert s1batch.open_results(tmp_path / "out").verify().ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["killed", "broken", "hanging"])
 def test_when_all_endpoints_are_dead_the_run_ends_and_goes_on_later(how, tmp_path):
     """Exit 1 with one line, also when the servers still list their models; what was answered is not asked again."""
@@ -166,6 +175,7 @@ def test_when_all_endpoints_are_dead_the_run_ends_and_goes_on_later(how, tmp_pat
         assert not known.intersection(servers[0].asked() + servers[1].asked())
 
 
+@pytest.mark.slow
 def test_no_endpoint_at_the_start_is_one_line_and_exit_1(good, tmp_path):
     """Nothing is planned or written before an endpoint answers."""
     job = write_job(tmp_path, ask_job(write_table(tmp_path, ["granite"]), http(good[1])))
@@ -174,6 +184,7 @@ def test_no_endpoint_at_the_start_is_one_line_and_exit_1(good, tmp_path):
     assert "no endpoint answers" in one_line(ended.said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["HTML", "ERROR_200"])
 def test_only_gateways_that_know_no_model_are_no_endpoints(trouble, tmp_path):
     """A page for people with status 200 in place of the models is said to be what it is."""
@@ -183,6 +194,7 @@ def test_only_gateways_that_know_no_model_are_no_endpoints(trouble, tmp_path):
     assert "something else than a list of models" in one_line(ended.said)
 
 
+@pytest.mark.slow
 def test_the_key_stands_in_no_file_and_in_no_output(tmp_path, monkeypatch):
     """Even when the server repeats it in errors and in answers."""
     key = "sk-very-secret-0123456789"

@@ -79,6 +79,7 @@ def test_torn_and_damaged_journals_cost_only_the_torn_answers(job, undisturbed):
     check_going_on(job, undisturbed, stored(job.parent / "out")["fingerprint"])
 
 
+@pytest.mark.slow
 def test_half_written_files_of_dead_runs_are_no_rows_and_are_removed(job, undisturbed):
     """Temporary files in every folder, left by a process that is gone."""
     known = killed_in_the_middle(job)
@@ -112,6 +113,7 @@ def test_a_full_disk_ends_the_run_with_a_line_and_space_lets_it_go_on(job, undis
     check_going_on(job, undisturbed, known)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0, 300, 8_000, 20_000])
 def test_files_that_may_not_grow_end_the_run_with_a_line(limit, job, undisturbed):
     """RLIMIT_FSIZE, which stops the plan, a journal or a part, whoever writes it (Arrow too)."""
@@ -128,6 +130,7 @@ def test_files_that_may_not_grow_end_the_run_with_a_line(limit, job, undisturbed
     check_going_on(job, undisturbed, known["fingerprint"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["16k", "96k", "300k"])
 def test_a_file_system_that_is_really_full(size, job, undisturbed, tmp_path):
     """A small tmpfs as the results folder: whatever is written, by Python or by Arrow, meets the end of it."""
@@ -141,6 +144,7 @@ def test_a_file_system_that_is_really_full(size, job, undisturbed, tmp_path):
         check_going_on(job, undisturbed, stored(out)["fingerprint"])
 
 
+@pytest.mark.slow
 def test_a_folder_that_turns_read_only_for_a_while(job, undisturbed):
     """EROFS at everything that changes the folder, from some moment on."""
     flag = job.parent / "read-only"
@@ -155,6 +159,7 @@ def test_a_folder_that_turns_read_only_for_a_while(job, undisturbed):
     check_going_on(job, undisturbed, known)
 
 
+@pytest.mark.slow
 def test_a_file_system_that_is_mounted_read_only(job, undisturbed, tmp_path):
     """A real one: a run on it ends with a line, and mounted for writing again the next run goes on."""
     out = tmp_path / "out"
@@ -169,6 +174,7 @@ def test_a_file_system_that_is_mounted_read_only(job, undisturbed, tmp_path):
         check_going_on(job, undisturbed, known)
 
 
+@pytest.mark.slow
 def test_folders_that_turn_immutable_under_a_run(job, undisturbed):
     """No file can be made or renamed, while open journals still take rows."""
     out = job.parent / "out"
@@ -187,6 +193,7 @@ def test_folders_that_turn_immutable_under_a_run(job, undisturbed):
     check_going_on(job, undisturbed, stored(out)["fingerprint"])
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_by_hours_changes_nothing(job, undisturbed):
     """Every few looks at the clock it has moved by five hours, to and fro; a run that is killed goes on under it."""
     jumping = {"jump_s": 5 * 3600, "every": 3}
@@ -204,6 +211,7 @@ def test_a_clock_that_jumps_by_hours_changes_nothing(job, undisturbed):
     assert (results.status().rows_per_s or 1) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rows/part-000000.parquet", "plan.parquet", "schema.parquet", "run.json"])
 def test_damage_that_no_kill_makes_is_named_and_never_a_traceback(name, job):
     """A file cut short by something else: the line names it, for a run and for looking at the results."""
@@ -239,7 +247,7 @@ def mounted(*arguments):
     try:
         yield remount
     finally:
-        for _ in range(50):
-            if subprocess.run(["umount", target], capture_output=True).returncode == 0:
-                return
+        patience = 50
+        while patience and subprocess.run(["umount", target], capture_output=True).returncode:
+            patience -= 1
             time.sleep(0.1)

@@ -66,6 +66,37 @@ def test_probes_come_after_doubling_waits_until_a_real_answer() -> None:
     assert routes.probe_delay_s(only) == 1.0
 
 
+def test_a_readmitted_endpoint_gets_one_request_until_it_answers() -> None:
+    routes = router(2)
+    first, second = routes.endpoints
+    routes.eject(first, "hanging", 0.0)
+    routes.readmit(first)
+    with routes.using(second), routes.using(second):
+        assert routes.pick(1.0) is first
+        with routes.using(first):
+            assert routes.pick(1.0) is second
+            routes.eject(second, "dead", 1.0)
+            assert routes.pick(1.0) is None
+            assert routes.next_change_s(1.0) == math.inf
+            routes.succeeded(first)
+            assert routes.pick(1.0) is first
+
+
+def test_an_endpoint_that_passes_probes_and_fails_requests_has_been_dead_all_the_time() -> None:
+    routes = router(1)
+    [only] = routes.endpoints
+    routes.eject(only, "no answer", 10.0)
+    for now in (20.0, 40.0, 80.0):
+        routes.readmit(only)
+        assert routes.dead_for_s(now) == 0.0, "its trial may still succeed"
+        assert routes.failed(only, "no answer", now)
+    assert routes.dead_for_s(80.0) == 70.0
+    routes.readmit(only)
+    routes.succeeded(only)
+    routes.eject(only, "dead", 100.0)
+    assert routes.dead_for_s(101.0) == 1.0
+
+
 def test_the_endpoint_that_just_failed_is_avoided_while_there_is_another() -> None:
     routes = router(2)
     first, second = routes.endpoints

@@ -76,7 +76,7 @@ def _fail(flag: str, code: int, changing: bool) -> None:
         return changed
 
     os.write, os.open = writing, opening
-    builtins.open = io.open = streaming  # type: ignore[assignment]
+    builtins.open = io.open = streaming
     if changing:
         os.replace, os.unlink, os.mkdir = changes(replace), changes(unlink), changes(mkdir)
         os.utime = changes(utime)

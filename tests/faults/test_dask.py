@@ -1,0 +1,149 @@
+"""Dask clusters that lose workers for good, or their scheduler: one line, exit 1, and the rest is done."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+import s1batch
+from tests.archives import pick_job, write_archive
+from tests.faults.runs import ROOT, one_line, rows, run, start, stored, wait_for_journal, write_job
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+LOCAL = ("--scheduler", "local", "--workers", "2")
+CHUNKS = 312
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    return write_archive(tmp_path_factory.mktemp("data") / "archive", stations=8, seconds=400)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(archive, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    s1batch.run(pick_job(archive, run={"part_chunks": 16}), out)
+    return rows(out)
+
+
+@pytest.fixture
+def job(archive, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASKED", str(tmp_path / "asked"))
+    engine = {"kind": "replay", "function": "tests.answers:slowly", "model": "tests.answers:loudest"}
+    return write_job(tmp_path, pick_job(archive, engine=engine, run={"part_chunks": 16, "parts_in_flight": 2}))
+
+
+@contextmanager
+def cluster(folder, workers=2):
+    """A scheduler and workers in processes of their own; yields the address and the scheduler's process."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    found = folder / "scheduler.json"
+    command += ["--no-dashboard", "--no-show", "--scheduler-file", str(found)]
+    log = (folder / "dask.log").open("w")
+    processes = [subprocess.Popen(command, env=environment, stdout=log, stderr=log)]
+    try:
+        while not found.exists():
+            time.sleep(0.05)
+        for _ in range(workers):
+            command = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(found)]
+            command += ["--nthreads", "2", "--no-dashboard", "--death-timeout", "10"]
+            processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+        import orjson
+
+        yield orjson.loads(found.read_bytes())["address"], processes[0]
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        log.close()
+
+
+def poisoned_part(job, monkeypatch, undisturbed):
+    """Let one question kill whoever asks it; return its part."""
+    victim = undisturbed.filter(undisturbed["part"] == 7)["fingerprint"][3]
+    monkeypatch.setenv("POISON", victim)
+    text = job.read_text()
+    job.write_text(text.replace("tests.answers:slowly", "tests.answers:poisoned"))
+    return 7, text
+
+
+@pytest.mark.parametrize("where", ["local", "address"])
+def test_a_part_that_kills_its_workers_is_named_and_all_others_are_finished(where, job, undisturbed, monkeypatch):
+    """The parts that shared a worker with it are run again without it; mended, the run goes on."""
+    part, _ = poisoned_part(job, monkeypatch, undisturbed)
+    out = job.parent / "out"
+    if where == "local":
+        ended = run(job, *LOCAL, timeout_s=240)
+    else:
+        with cluster(job.parent) as (address, _scheduler):
+            ended = run(job, "--scheduler", address, timeout_s=240)
+    assert ended.process.returncode == 1, ended.said
+    line = one_line(ended.said)
+    assert f"part {part}: every worker that ran it died" in line
+    finished = {int(path.stem.removeprefix("part-")) for path in (out / "rows").glob("*.parquet")}
+    assert finished == set(undisturbed["part"]) - {part}
+    known = set(stored(out)["fingerprint"])
+    before = len((job.parent / "asked").read_text().split())
+    monkeypatch.delenv("POISON")
+    again = run(job)
+    assert again.process.returncode == 0, again.said
+    assert rows(out).equals(undisturbed)
+    assert not known.intersection((job.parent / "asked").read_text().split()[before:])
+
+
+def test_a_scheduler_that_dies_ends_the_run_in_one_line(job, undisturbed):
+    """Exit 1; what was answered is on file, and the next run completes, here without a cluster."""
+    out = job.parent / "out"
+    with cluster(job.parent) as (address, scheduler):
+        running = start(job, "--scheduler", address)
+        wait_for_journal(out, running, 20_000)
+        scheduler.send_signal(signal.SIGKILL)
+        began = time.monotonic()
+        assert running.wait(120) == 1, running.said
+        print(f"\nthe client ended {time.monotonic() - began:.1f} s after the scheduler")
+        running.wait_for_children()
+        assert "scheduler" in one_line(running.said)
+    known = set(stored(out)["fingerprint"])
+    assert known
+    before = len((job.parent / "asked").read_text().split())
+    again = run(job)
+    assert again.process.returncode == 0, again.said
+    assert rows(out).equals(undisturbed)
+    assert not known.intersection((job.parent / "asked").read_text().split()[before:])
+
+
+def test_a_killed_client_of_a_cluster_goes_on_with_the_same_cluster(job, undisturbed):
+    """Its workers live on; the next run takes their parts over and asks nothing twice."""
+    out = job.parent / "out"
+    with cluster(job.parent) as (address, _):
+        for _ in range(2):
+            running = start(job, "--scheduler", address)
+            wait_for_journal(out, running, 20_000)
+            running.kill()
+        ended = run(job, "--scheduler", address, timeout_s=150)
+        assert ended.process.returncode == 0, ended.said
+    assert rows(out).equals(undisturbed)
+
+
+def test_two_jobs_on_one_cluster_do_not_meet(job, archive, undisturbed, tmp_path):
+    """Each has its own sessions and parts, in its own results folder."""
+    other = write_job(tmp_path, pick_job(archive, "shy", run={"part_chunks": 16}), "other.yaml")
+    with cluster(job.parent) as (address, _):
+        first = start(job, "--scheduler", address)
+        second = run(other, "--scheduler", address, out=tmp_path / "other")
+        assert first.wait() == 0, first.said
+    assert second.process.returncode == 0, second.said
+    assert rows(job.parent / "out").equals(undisturbed)
+    assert set(rows(tmp_path / "other")["contain"]) == {False}

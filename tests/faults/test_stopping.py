@@ -1,0 +1,147 @@
+"""Signals: the run ends with 75 soon, leaves no process and no lease behind, and goes on later."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+import s1batch
+from tests.archives import pick_job, write_archive
+from tests.faults.runs import one_line, run, start, stored, wait_for_journal, write_job
+
+LOCAL = ("--scheduler", "local", "--workers", "2")
+CHUNKS = 312
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    return write_archive(tmp_path_factory.mktemp("data") / "archive", stations=8, seconds=400)
+
+
+@pytest.fixture
+def job(archive, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASKED", str(tmp_path / "asked"))
+    return write_job(
+        tmp_path, pick_job(archive, "slowly", run={"part_chunks": 16, "parts_in_flight": 2, "prefetch": 2})
+    )
+
+
+def check_going_on(job, *options):
+    known = set(stored(job.parent / "out")["fingerprint"])
+    asked = job.parent / "asked"
+    before = len(asked.read_text().split()) if asked.exists() else 0
+    ended = run(job, *options)
+    assert ended.process.returncode == 0, ended.said
+    assert not known.intersection(asked.read_text().split()[before:])
+    results = s1batch.open_results(job.parent / "out")
+    assert results.verify().complete
+    assert results.scan().collect().height == CHUNKS
+
+
+def end_with(running, timeout_s=30):
+    """Wait for the end; return the seconds it took."""
+    began = time.monotonic()
+    assert running.wait(timeout_s) == 75, running.said
+    running.wait_for_children()
+    assert "Traceback" not in running.said, running.said
+    return time.monotonic() - began
+
+
+def test_ctrl_c_twice_ends_at_once(job):
+    """The first waits for answers on their way, which never come; the second ends the process."""
+    slow = ("--set", "engine.function=tests.answers:never")
+    running = start(job, *slow)
+    give_up = time.monotonic() + 30
+    while not (job.parent / "asked").exists() and time.monotonic() < give_up:
+        time.sleep(0.02)
+    os.killpg(running.process.pid, signal.SIGINT)
+    time.sleep(1.0)
+    assert running.process.poll() is None
+    os.killpg(running.process.pid, signal.SIGINT)
+    assert end_with(running) < 5
+
+
+@pytest.mark.slow
+def test_one_ctrl_c_waits_no_longer_than_the_job_says(job):
+    """`run.drain_s` bounds the wait for an engine that never answers."""
+    running = start(job, "--set", "engine.function=tests.answers:never", "--set", "run.drain_s=0.5")
+    give_up = time.monotonic() + 30
+    while not (job.parent / "asked").exists() and time.monotonic() < give_up:
+        time.sleep(0.02)
+    os.killpg(running.process.pid, signal.SIGINT)
+    end_with(running)
+    assert "run the same command to go on" in one_line(running.said)
+
+
+@pytest.mark.parametrize(
+    "number", [5, pytest.param(1, marks=pytest.mark.slow), pytest.param(23, marks=pytest.mark.slow)]
+)
+def test_a_signal_while_the_plan_is_made_ends_it_at_once(number, job):
+    """SIGTERM while headers are scanned: there is no plan then, and the next run makes it."""
+    running = start(job, sabotage={"interrupt_planning": number})
+    end_with(running)
+    assert "run the same command to go on" in one_line(running.said)
+    assert not (job.parent / "out" / "plan.parquet").exists()
+    assert not list((job.parent / "out").glob(".*.tmp"))
+    check_going_on(job)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [0.05, 0.3, 0.6, 0.9, 1.2, 1.6])
+def test_a_signal_at_any_moment_of_the_start_leaves_no_trace(after_s, job):
+    """Before the first line of the program SIGTERM simply ends it; from then on it ends with 75."""
+    running = start(job)
+    time.sleep(after_s)
+    running.process.send_signal(signal.SIGTERM)
+    assert running.wait(30) in (75, -signal.SIGTERM), running.said
+    assert "Traceback" not in running.said
+    running.wait_for_children()
+    assert not list((job.parent / "out" / "leases").glob("*.json")) if running.process.returncode == 75 else True
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+class TestDask:
+    def test_ctrl_c_reaches_only_the_client(self, job):
+        """A terminal sends it to the whole group; what the workers asked is waited for and kept."""
+        running = start(job, *LOCAL)
+        wait_for_journal(job.parent / "out", running, 20_000)
+        os.killpg(running.process.pid, signal.SIGINT)
+        end_with(running, 60)
+        assert "run the same command to go on" in one_line(running.said)
+        known = stored(job.parent / "out").height
+        assert 0 < known < CHUNKS
+        assert known == len((job.parent / "asked").read_text().split()), "an answer on its way was thrown away"
+        assert not list((job.parent / "out" / "leases").glob("*.json"))
+        check_going_on(job, *LOCAL)
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_twice_ends_at_once_and_leaves_no_worker(self, job, number):
+        """The second signal ends the client; its workers notice and end too."""
+        running = start(job, *LOCAL)
+        wait_for_journal(job.parent / "out", running, 20_000)
+        running.process.send_signal(number)
+        time.sleep(0.05)
+        running.process.send_signal(number)
+        end_with(running)
+        check_going_on(job)
+
+    def test_sigterm_to_the_whole_group_ends_in_75(self, job):
+        """As a batch system ends a job: the workers may die first."""
+        running = start(job, *LOCAL)
+        wait_for_journal(job.parent / "out", running, 20_000)
+        os.killpg(running.process.pid, signal.SIGTERM)
+        end_with(running, 90)
+        check_going_on(job)
+
+    @pytest.mark.parametrize("after_s", [1.0, 1.7, 2.4, 3.1, 4.0])
+    def test_a_signal_while_the_workers_begin(self, job, after_s):
+        """No part is begun after the signal, also by a worker whose session is only being opened."""
+        running = start(job, *LOCAL)
+        time.sleep(after_s)
+        os.killpg(running.process.pid, signal.SIGINT)
+        end_with(running, 60)
+        check_going_on(job)
