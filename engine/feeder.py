@@ -8,7 +8,7 @@ is asked once however often it is put, and that everybody gets an outcome when t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from types import TracebackType
@@ -80,13 +80,12 @@ class FeederStats:
 class _Call:
     """One question on its way, and everybody who waits for its answer."""
 
-    __slots__ = ("batch_class", "claimed", "key", "request", "taken", "task", "waiters")
+    __slots__ = ("batch_class", "claimed", "key", "request", "task", "waiters")
 
-    def __init__(self, key: str, request: Request, batch_class: Hashable | None, taken: Callable[[], None]) -> None:
+    def __init__(self, key: str, request: Request, batch_class: Hashable | None) -> None:
         self.key = key
-        self.request = request
+        self.request: Request | None = request  # until the engine has it: it can be megabytes
         self.batch_class = batch_class
-        self.taken = taken
         self.waiters: dict[asyncio.Future[Response], None] = {}  # in order of arrival
         self.task: asyncio.Task[Response] | None = None  # None while it waits for a slot
         self.claimed = False  # whether somebody took the response that is not `shared`
@@ -156,14 +155,10 @@ class Feeder:
             slot_seconds=self._slot_seconds,
         )
 
-    async def answer(self, request: Request, taken: Callable[[], None] = lambda: None) -> Fed:
+    async def answer(self, request: Request) -> Fed:
         """Return the engine's response to an admitted request, when its turn has come.
 
         Cancelling the caller cancels the call only when nobody else waits for the same answer.
-
-        Args:
-            request: The question.
-            taken: Called when the engine gets it; never when the answer comes from elsewhere.
 
         Raises:
             Interrupted: The feeder was stopped before this was answered.
@@ -180,10 +175,11 @@ class Feeder:
             return Fed(response=kept, shared=True)
         call = self._calls.get(key)
         if call is None:
-            call = _Call(key, request, self._engine.batch_class(request), taken)
+            call = _Call(key, request, self._engine.batch_class(request))
             self._turns.add(key, call, call.batch_class, loop.time())
             self._calls[key] = call
             self._pump_soon()
+        del request
         future: asyncio.Future[Response] = loop.create_future()
         call.waiters[future] = None
         try:
@@ -266,10 +262,12 @@ class Feeder:
             call = self._turns.take(now)
             if call is None:
                 return
+            if call.request is None:
+                raise RuntimeError("a request had its turn twice")
             task = call.task = self._loop.create_task(self._engine.answer(call.request))
+            call.request = None
             self._tasks[task] = call
             self._sent += 1
-            call.taken()
             task.add_done_callback(partial(self._finish, call))
 
     def _finish(self, call: _Call, task: asyncio.Task[Response]) -> None:

@@ -72,14 +72,14 @@ def main(debug: bool) -> None:
     """
 
 
-def _with_arrow(command: Callable[P, None]) -> Callable[P, None]:
-    """Settle how Arrow behaves before a command that uses it."""
+def _settled(command: Callable[P, None]) -> Callable[P, None]:
+    """Settle how the process uses memory before a command that may need much."""
 
     @wraps(command)
     def run_command(*args: P.args, **options: P.kwargs) -> None:
-        from s1batch.arrow_settings import settle_arrow
+        from s1batch.process_settings import settle_process
 
-        settle_arrow()
+        settle_process()
         command(*args, **options)
 
     return run_command
@@ -105,7 +105,7 @@ def init(folder: Path, output: Path | None) -> None:
 @click.option("-n", "count", default=3, show_default=True, type=click.IntRange(1), help="How many chunks.")
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for plots of the series (PNG).")
 @click.option("--offline", is_flag=True, help="Contact no endpoint.")
-@_with_arrow
+@_settled
 def preview(job: str, overrides: tuple[str, ...], count: int, plots: Path | None, offline: bool) -> None:
     """Show the exact prompts, the token map and the series of a few chunks; ask nothing."""
     from s1batch.jobfile import load_job
@@ -121,7 +121,7 @@ def preview(job: str, overrides: tuple[str, ...], count: int, plots: Path | None
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--offline", is_flag=True, help="Contact no endpoint, not even to resolve `auto`.")
 @click.option("-o", "folder", type=click.Path(file_okay=False), help="Keep plan.parquet and inventory.parquet there.")
-@_with_arrow
+@_settled
 def plan(job: str, overrides: tuple[str, ...], as_json: bool, offline: bool, folder: str | None) -> None:
     """Show what a run would do: chunks, coverage, refusals, tokens, GPU-hours; ask nothing."""
     import s1batch
@@ -145,7 +145,7 @@ def plan(job: str, overrides: tuple[str, ...], as_json: bool, offline: bool, fol
 @click.option("--retry", help="Ask rows with these outcomes again: failed,unparsed,...")
 @click.option("--extend", is_flag=True, help="Add files that are not in the plan.")
 @click.option("--accept", help="Outcomes besides ok that leave the exit code at 0: refused,...")
-@_with_arrow
+@_settled
 def run(
     job: str,
     overrides: tuple[str, ...],
@@ -189,7 +189,7 @@ def run(
 @main.command()
 @RESULTS
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_with_arrow
+@_settled
 def status(results: Path, as_json: bool) -> None:
     """Show how far a run is."""
     from s1batch.results.status import status as read_status
@@ -206,7 +206,7 @@ def status(results: Path, as_json: bool) -> None:
 @RESULTS
 @click.option("--sources", is_flag=True, help="Look at the input files again too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_with_arrow
+@_settled
 def verify(results: Path, sources: bool, as_json: bool) -> None:
     """Prove that every planned chunk has exactly one row and every sample is accounted for."""
     import s1batch
@@ -227,7 +227,7 @@ def verify(results: Path, sources: bool, as_json: bool) -> None:
 @click.option("--columns", help="Columns to show, separated by commas.")
 @click.option("--merged", is_flag=True, help="Show merged answers instead of rows.")
 @click.option("--wide", is_flag=True, help="Do not cut long values.")
-@_with_arrow
+@_settled
 def show(results: Path, count: int, outcome: tuple[str, ...], columns: str | None, merged: bool, wide: bool) -> None:
     """Show rows on the terminal."""
     import s1batch
@@ -246,7 +246,7 @@ def show(results: Path, count: int, outcome: tuple[str, ...], columns: str | Non
     "--format", "kind", type=click.Choice(["csv", "parquet", "jsonl", "quakeflow"]), help="Default: the file's suffix."
 )
 @click.option("--merged", is_flag=True, help="Export merged answers instead of rows.")
-@_with_arrow
+@_settled
 def export(results: Path, output: Path, kind: str | None, merged: bool) -> None:
     """Write rows to another format; quakeflow: picks with QuakeFlow's column names, as CSV."""
     import s1batch
@@ -258,7 +258,7 @@ def export(results: Path, output: Path, kind: str | None, merged: bool) -> None:
 
 @main.command()
 @RESULTS
-@_with_arrow
+@_settled
 def merge(results: Path) -> None:
     """Merge the answers of overlapping chunks into merged/."""
     import s1batch

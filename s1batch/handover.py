@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 class ByteBudget:
-    """Bytes that all reading threads of a worker may have waiting at once; one item alone may be larger.
+    """Bytes that all items of a worker may take at once; one item alone may be larger.
 
     Args:
         limit: Most bytes.

@@ -38,6 +38,9 @@ class RunBlock(Config):
     )
     part_chunks: int | None = placement(None, ge=1, description="chunks in a part (default: 64, growing with the plan)")
     prefetch: int = placement(32, ge=1, description="records that are read ahead in each part")
+    memory_mb: int = placement(
+        64, ge=1, description="memory of the requests of each worker that are ready or asked; more for long series"
+    )
     drain_s: float = placement(30.0, ge=0, description="how long an interrupted run waits for answers on their way")
     accept: tuple[Outcome, ...] = placement((), description="outcomes besides ok that leave the exit code at 0")
 

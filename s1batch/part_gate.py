@@ -14,6 +14,9 @@ READING_PARTS = 4
 OPEN_CHUNKS = 8192
 """Chunks of open parts beyond which no further part is opened beside one that is still being read."""
 
+READ_AHEAD_BYTES = 32 << 20
+"""Bytes that parts read ahead beyond which no further part is read beside them."""
+
 _LOOK_EVERY_S = 0.2
 
 
@@ -23,11 +26,12 @@ class OpenPart:
     def __init__(self, gate: PartGate) -> None:
         self._gate = gate
         self.chunks = 0
+        self.read_ahead_bytes = READ_AHEAD_BYTES + 1  # not known yet: nobody else comes in meanwhile
         self.is_read = False
 
-    def holds(self, chunks: int) -> None:
-        """Say how many chunks the part has."""
-        self._gate.change(self, chunks=chunks)
+    def holds(self, chunks: int, read_ahead_bytes: int) -> None:
+        """Say how many chunks the part has, and about how many bytes of them are read ahead."""
+        self._gate.change(self, chunks=chunks, read_ahead_bytes=read_ahead_bytes)
 
     def read(self) -> None:
         """Say that the part is read to its end: only answers are missing, and another part may be read."""
@@ -70,15 +74,17 @@ class PartGate:
                 self._open.discard(mine)
                 self._changed.notify_all()
 
-    def change(self, part: OpenPart, *, chunks: int | None = None, is_read: bool = False) -> None:
+    def change(self, part: OpenPart, **values: int) -> None:
         """Note what became of an open part."""
         with self._changed:
-            part.chunks = part.chunks if chunks is None else chunks
-            part.is_read = part.is_read or is_read
+            for name, value in values.items():
+                setattr(part, name, value)
             self._changed.notify_all()
 
     def _has_room(self) -> bool:
-        reading = sum(not part.is_read for part in self._open)
-        if reading == 0:
-            return True
-        return reading < READING_PARTS and sum(part.chunks for part in self._open) <= OPEN_CHUNKS
+        reading = [part for part in self._open if not part.is_read]
+        return not reading or (
+            len(reading) < READING_PARTS
+            and sum(part.read_ahead_bytes for part in reading) <= READ_AHEAD_BYTES
+            and sum(part.chunks for part in self._open) <= OPEN_CHUNKS
+        )

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 
 from s1batch.engine.base import Engine
 from s1batch.engine.feeder import Fed, Feeder
@@ -51,8 +52,8 @@ class Crew:
         feeder: Answers.
         readers: Threads for reading and preparing.
         prefetch: Records that are ready in each part before the event loop takes them.
-        waiting: Bounds the memory of the requests that are ready and that the engine has not got yet.
-        outstanding: Bounds the number of requests that all parts hold in memory.
+        memory: Bounds the memory of the requests that are ready or asked, of all parts.
+        outstanding: Bounds their number, apart from those that are read ahead.
         stopped: Set when no new record may be read.
         tally: Rows by outcome that this worker added; changed on the event loop only.
     """
@@ -64,7 +65,7 @@ class Crew:
     feeder: Feeder
     readers: Executor
     prefetch: int
-    waiting: ByteBudget
+    memory: ByteBudget
     outstanding: asyncio.Semaphore
     stopped: threading.Event
     tally: Counter[str]
@@ -75,7 +76,7 @@ class Crew:
         self.tally[row.outcome] += 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Ready:
     """A record on its way: a request to ask, or the reason why there is none."""
 
@@ -156,9 +157,9 @@ class _Flow:
                     while taken:
                         await self._crew.outstanding.acquire()
                         ready = taken.pop()
-                        held = _Held(self._crew, ready.nbytes)
+                        ended = partial(self._ended, ready.nbytes)
                         # Not in the task itself: one that is cancelled before it begins runs no code of its own.
-                        group.create_task(self._answer(ready, held)).add_done_callback(held.release_all)
+                        group.create_task(self._answer(ready)).add_done_callback(ended)
                         del ready
                 self._place.read()
         except BaseExceptionGroup as group_error:
@@ -166,8 +167,8 @@ class _Flow:
         finally:
             self._abandoned.set()
             for ready in [*taken, *self._ready.abandon()]:
-                self._crew.waiting.give_back(ready.nbytes)
-            self._crew.waiting.wake()
+                self._crew.memory.give_back(ready.nbytes)
+            self._crew.memory.wake()
             await asyncio.wait([reading])
         await reading
         if self._crew.stopped.is_set():
@@ -178,13 +179,13 @@ class _Flow:
     # ------------------------------------------------------------------------------ in a reading thread
 
     def _read(self, entries: Sequence[PlanEntry]) -> None:
-        waiting = self._crew.waiting
+        memory = self._crew.memory
         try:
             for ready in self._prepared(entries):
-                if not waiting.take(ready.nbytes, self._abandoned):
+                if not memory.take(ready.nbytes, self._abandoned):
                     return
                 if not self._ready.put(ready):
-                    waiting.give_back(ready.nbytes)
+                    memory.give_back(ready.nbytes)
                     return
         finally:
             self._ready.end()
@@ -209,52 +210,39 @@ class _Flow:
 
     # ------------------------------------------------------------------------------------ on the event loop
 
-    async def _answer(self, ready: _Ready, held: _Held) -> None:
+    def _ended(self, nbytes: int, task: asyncio.Task[None]) -> None:
+        self._crew.memory.give_back(nbytes)
+        self._crew.outstanding.release()
+
+    async def _answer(self, ready: _Ready) -> None:
         try:
-            self._crew.add(self._writer, await self._row(ready, held))
+            self._crew.add(self._writer, await self._row(ready))
         except Interrupted:
             # Raising would cancel the part's other requests, whose answers are still awaited; `run` raises at the end.
             return
 
-    async def _row(self, ready: _Ready, held: _Held) -> Row:
+    async def _row(self, ready: _Ready) -> Row:
         entry, record, request = ready.entry, ready.record, ready.request
         if ready.refusal is not None or request is None:
             refusal = ready.refusal or Refusal(outcome="refused", reason="prompt_error", detail="no request was made")
             return refused_row(entry, refusal, record.lineage, request)
+        facts, fingerprint = request_facts(request), request.fingerprint
+        asking = self._crew.feeder.answer(request)
+        # The engine alone holds it while its answer is awaited: it can be megabytes.
+        request = ready.request = None
         try:
-            fed = await self._crew.feeder.answer(request, held.release)
+            fed = await asking
         except EngineUnavailable:
             raise
         except EngineError as error:
-            fed = Fed(response=_failure(request, error, self._crew.engine), shared=False)
+            fed = Fed(response=_failure(fingerprint, error, self._crew.engine), shared=False)
         answer = interpret(self._crew.job, record, fed.response)
-        return answered_row(entry, record, fed.response, answer, request_facts(request), shared=fed.shared)
+        return answered_row(entry, record, fed.response, answer, facts, shared=fed.shared)
 
 
-class _Held:
-    """What a record holds of the worker's bounds; each is given back once."""
-
-    __slots__ = ("_crew", "_nbytes")
-
-    def __init__(self, crew: Crew, nbytes: int) -> None:
-        self._crew = crew
-        self._nbytes = nbytes
-
-    def release(self) -> None:
-        """Give the memory back: the engine has got the request."""
-        if self._nbytes:
-            self._crew.waiting.give_back(self._nbytes)
-            self._nbytes = 0
-
-    def release_all(self, task: asyncio.Task[None]) -> None:
-        """Give everything back: the record has ended."""
-        self.release()
-        self._crew.outstanding.release()
-
-
-def _failure(request: Request, error: EngineError, engine: Engine) -> Response:
+def _failure(fingerprint: str, error: EngineError, engine: Engine) -> Response:
     return Response(
-        fingerprint=request.fingerprint,
+        fingerprint=fingerprint,
         finish_reason="error",
         engine=engine.name,
         model=engine.model.name,

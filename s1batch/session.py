@@ -22,7 +22,7 @@ from s1batch.known_responses import known_responses
 from s1batch.part_gate import READING_PARTS, PartGate
 from s1batch.part_runner import Crew, PartSummary, run_part
 from s1batch.plan_store import PlanStore
-from s1batch.records import Outcome
+from s1batch.records import Outcome, PlanEntry
 from s1batch.results.part_writer import PartWriter
 from s1batch.results.schema import RowSchema
 from s1batch.results.store import ResultsStore
@@ -30,9 +30,6 @@ from s1batch.source_check import SourceFacts
 
 CACHED_ANSWERS = 4096
 CACHED_BYTES = 32 << 20
-
-WAITING_BYTES = 32 << 20
-"""Memory of requests that wait for the engine; what the engine has got counts no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +140,7 @@ class Session:
             feeder=feeder,
             readers=self._threads,
             prefetch=options.prefetch,
-            waiting=ByteBudget(WAITING_BYTES),
+            memory=ByteBudget(options.memory_mb << 20),
             # As many again wait at the feeder, so that it can group them by class and never runs dry.
             outstanding=asyncio.Semaphore(2 * in_flight),
             stopped=self._stopped,
@@ -168,12 +165,17 @@ class Session:
             raise Interrupted("the run is being stopped")
         with self._gate.part() as place:
             entries = self._plan.entries(part)
-            place.holds(len(entries))
-            paths = {address.path for entry in entries for address in entry.chunk.inputs}
-            facts = SourceFacts.of(self._plan, paths)
+            ahead = min(self._options.prefetch, len(entries))
+            place.holds(len(entries), sum(entry.nbytes for entry in entries) * ahead // max(len(entries), 1))
+            facts = self._facts_of(entries)
             with self._open_part(part) as writer:
                 running = run_part(self._crew, writer, entries, facts, place, only)
                 return asyncio.run_coroutine_threadsafe(running, self._loop).result()
+
+    def _facts_of(self, entries: Sequence[PlanEntry]) -> SourceFacts:
+        if not any(column.name == "source_files" for column in self._reader.lineage):
+            return SourceFacts({})  # the reader does not say what it finds, so there is nothing to compare it with
+        return SourceFacts.of(self._plan, {address.path for entry in entries for address in entry.chunk.inputs})
 
     def _open_part(self, part: int) -> PartWriter:
         give_up = time.monotonic() + self._setup.lease_patience_s

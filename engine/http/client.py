@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
 import time
-from collections.abc import Hashable
+from collections.abc import AsyncIterator, Hashable
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
@@ -29,8 +28,10 @@ _log = logging.getLogger("s1batch.engine.http")
 KEEP_ALIVE_S = 4.0
 """Idle connections are closed after this: before uvicorn, which most of these servers run on, closes them at 5 s."""
 
-LARGE_BODY_BYTES = 2**20
+LARGE_BODY_BYTES = 2**18
 """Bodies from here on are sent in blocks, so that one of them does not hold the event loop."""
+
+BLOCK_BYTES = 2**16
 
 PROBE_TIMEOUT_S = 10.0
 
@@ -116,6 +117,8 @@ class HttpEngine:
                 row have failed for reasons that lie with the endpoints.
         """
         body: bytes | None = None
+        fingerprint, thinking, waiting = request.fingerprint, request.sampling.thinking, [request]
+        del request
         deadline = time.monotonic() + self.resolved.total_timeout_s
         failure = Failure(reason="deadline", detail="no endpoint could be asked before the deadline")
         last: Endpoint | None = None
@@ -125,15 +128,15 @@ class HttpEngine:
                 endpoint = await self._next_endpoint(last, deadline)
                 if endpoint is None:
                     break
-                if body is None:  # not before its turn: bodies can be megabytes
-                    body = encode_request(request, model=self.resolved.model, dialect=self._dialect, rules=self.rules)
+                if body is None:  # not before its turn, and then in the place of the request: it can be megabytes
+                    body = self._encode(waiting.pop())
                 attempts += 1
                 sent = time.monotonic()
-                result = self._clean(await self._attempt(endpoint, body, request.sampling.thinking, deadline))
+                result = self._clean(await self._attempt(endpoint, body, thinking, deadline))
                 seconds = time.monotonic() - sent
             self._report(endpoint, result)
             if isinstance(result, Answered):
-                return self._response(request, result, attempts, seconds)
+                return self._response(fingerprint, result, attempts, seconds)
             failure, last = result, endpoint
             if not failure.retry or attempts == self._backoff.max_attempts:
                 break
@@ -142,7 +145,7 @@ class HttpEngine:
             )
         self._count(failure)
         return Response(
-            fingerprint=request.fingerprint,
+            fingerprint=fingerprint,
             finish_reason="error",
             attempts=attempts,
             engine=self.name,
@@ -166,17 +169,24 @@ class HttpEngine:
 
     # ------------------------------------------------------------------------------------------------ one attempt
 
+    def _encode(self, request: Request) -> bytes:
+        return encode_request(request, model=self.resolved.model, dialect=self._dialect, rules=self.rules)
+
     async def _attempt(self, endpoint: Endpoint, body: bytes, thinking: bool, deadline: float) -> Answered | Failure:
         import aiohttp
 
         timeout_s = min(self.resolved.timeout_s, deadline - time.monotonic())
-        data = body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body)
+        headers = self._headers
+        data: bytes | AsyncIterator[bytes] = body
+        if len(body) >= LARGE_BODY_BYTES:
+            headers = {**headers, "Content-Length": str(len(body))}
+            data = _blocks(body)
         try:
             with self._router.using(endpoint):
                 async with self._session.post(
                     self._routes[endpoint.url],
                     data=data,
-                    headers=self._headers,
+                    headers=headers,
                     allow_redirects=False,
                     timeout=self._timeout if timeout_s == self.resolved.timeout_s else self._timeout_of(timeout_s),
                 ) as response:
@@ -223,10 +233,10 @@ class HttpEngine:
             _log.warning("%s is left out until it works again: %s", endpoint.url, result.detail)
             self.start_probing(endpoint)
 
-    def _response(self, request: Request, answered: Answered, attempts: int, seconds: float) -> Response:
+    def _response(self, fingerprint: str, answered: Answered, attempts: int, seconds: float) -> Response:
         self._streak = 0
         return Response(
-            fingerprint=request.fingerprint,
+            fingerprint=fingerprint,
             text=answered.text,
             reasoning=answered.reasoning,
             finish_reason=answered.finish_reason,
@@ -353,6 +363,12 @@ def rules_of(spec: HttpEngineSpec, dialect: Dialect) -> Rules:
 
 def _broken(reason: Reason, detail: str) -> Failure:
     return Failure(reason=reason, detail=detail, retry=True, blames_endpoint=True)
+
+
+async def _blocks(body: bytes) -> AsyncIterator[bytes]:
+    # aiohttp copies what it is given as a file in memory.
+    for start in range(0, len(body), BLOCK_BYTES):
+        yield body[start : start + BLOCK_BYTES]
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes | None:

@@ -30,6 +30,8 @@ _PENALTY = {"llama_cpp": "repeat_penalty"}
 _TEMPLATE_DIALECTS = ("lmdeploy", "vllm", "sglang", "llama_cpp", "transformers")
 _SAMPLING_DIALECTS = ("lmdeploy", "vllm", "sglang", "llama_cpp")
 
+_LONG_BODY_BYTES = 2**16
+
 _NPY_HEADER_BYTES = 192  # divisible by 64, as the format wants, and by 3, so that header and data encode separately
 
 
@@ -109,7 +111,9 @@ class _Media:
     def splice(self, body: bytes) -> bytes:
         """Return the body with every mark replaced by its data."""
         if not self._pieces:
-            return body
+            # The serialiser takes room for the worst escapes, 8 times a long text, and keeps it: a copy needs no more
+            # than the text.
+            return body if len(body) < _LONG_BODY_BYTES else bytes(memoryview(body))
         first, *rest = body.split(self._mark.encode("ascii"))
         joined = [first]
         for pieces, text in zip(self._pieces, rest, strict=True):

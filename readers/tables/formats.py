@@ -36,8 +36,9 @@ LONGEST_FIELD = 2**20
 """Characters of one field of a CSV; more than a prompt may hold."""
 
 _BOM = b"\xef\xbb\xbf"
-_BATCH_BYTES = 16 * 2**20
+_BATCH_BYTES = 2 * 2**20
 _BATCH_ROWS = 1024
+_BUFFER_BYTES = 2**20  # pages are read one by one: without this, a whole column of a row group would be held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,7 +268,7 @@ class Parquet:
         # Arrow opens no path that is not UTF-8, so Python does.
         with path.open("rb") as raw:
             try:
-                file = pq.ParquetFile(raw)
+                file = pq.ParquetFile(raw, buffer_size=_BUFFER_BYTES)
             except (pa.ArrowException, OSError) as error:
                 raise SourceError("not_readable", f"no readable Parquet: {error}") from error
             with file:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -244,9 +245,8 @@ class RowSchema:
 
     def to_table(self, rows: Sequence[Row]) -> pa.Table:
         """Return fitted rows as an Arrow table."""
-        lists: list[list[Any]] = [
-            [getattr(row, _ATTRIBUTES.get(column.name, column.name)) for row in rows] for column in COMMON + REQUEST
-        ]
+        common = attrgetter(*(name for _, name, _, _ in self._common_fitters))
+        lists: list[Sequence[Any]] = list(zip(*map(common, rows), strict=True)) or [()] * len(self._common_fitters)
         lists += [[row.lineage.get(column.name) for row in rows] for column in self.lineage]
         lists += [[row.answer.get(column.name) for row in rows] for column in self.answer]
         arrays = [pa.array(values, type=field.type) for values, field in zip(lists, self.arrow, strict=True)]
