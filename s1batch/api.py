@@ -27,6 +27,8 @@ from s1batch.source_check import check_item
 if TYPE_CHECKING:
     import polars as pl
 
+    from s1batch.score import ScoreReport
+
 Say = Callable[[str], None]
 
 
@@ -207,6 +209,41 @@ class Results:
         if frame is not None:
             write_merged(self.path, frame)
         return None if frame is None else frame.height
+
+    def score(
+        self,
+        truth: str | Path | pl.DataFrame,
+        *,
+        tolerances_s: Sequence[float] = (0.1, 0.3, 0.5, 1.0),
+        baselines: Sequence[str] = ("ar_pick", "sta_lta", "median"),
+        by_station: bool = False,
+        seed: int = 0,
+        say: Say = _silent,
+    ) -> ScoreReport:
+        """Score picks against truth, beside baselines on the same windows; writes metrics/score.json too.
+
+        Args:
+            truth: CSV, Parquet or QuakeML file, a folder of them, or a table.
+            tolerances_s: How far a pick may be from its onset, in seconds.
+            baselines: Out of `ar_pick`, `sta_lta`, `ar_pick+sta_lta` (comes with the two) and `median`.
+            by_station: Score each station too.
+            seed: Seed of the bootstrap.
+            say: Receives lines for a person.
+
+        Raises:
+            UsageError: These are no picks, or the truth is not understood.
+        """
+        from s1batch.score import score_results
+
+        return score_results(
+            self,
+            truth,
+            tolerances_s=tolerances_s,
+            baselines=baselines,
+            by_station=by_station,
+            seed=seed,
+            say=say,
+        )
 
     def picks(self) -> pl.DataFrame:
         """Return seismic picks in QuakeFlow's column names."""

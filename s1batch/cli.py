@@ -234,6 +234,48 @@ def merge(results: Path) -> None:
 
 
 @main.command()
+@RESULTS
+@click.option(
+    "--truth", required=True, type=click.Path(exists=True, path_type=Path), help="CSV, Parquet, QuakeML, or a folder."
+)
+@click.option("--tolerance", "tolerances", default="0.1,0.3,0.5,1.0", show_default=True, help="In seconds.")
+@click.option(
+    "--baseline",
+    "baselines",
+    default="ar_pick,sta_lta,median",
+    show_default=True,
+    help="What to compare with (both pickers: one behind the other too), or none.",
+)
+@click.option("--by", type=click.Choice(["station"]), help="Score each station too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the bootstrap.")
+def score(
+    results: Path, truth: Path, tolerances: str, baselines: str, by: str | None, as_json: bool, seed: int
+) -> None:
+    """Score picks against truth, beside classical pickers on the same windows.
+
+    Tables of truth have one line for each onset (station, phase, time) or for each record (p_index and s_index in a
+    file or from a start time, SeisBench's trace_p_arrival_sample, ...). The same numbers go to metrics/score.json.
+    """
+    import s1batch
+    from s1batch.score import parse_baselines, parse_tolerances
+    from s1batch.score_report import score_lines
+
+    report = s1batch.open_results(results).score(
+        truth,
+        tolerances_s=parse_tolerances(tolerances),
+        baselines=parse_baselines(baselines),
+        by_station=by == "station",
+        seed=seed,
+        say=_say,
+    )
+    if as_json:
+        _print_json(report.plain())
+    else:
+        click.echo("\n".join(score_lines(report)))
+
+
+@main.command()
 def doctor() -> None:
     """Show what this machine can run, and what to install for the rest."""
     from s1batch.doctor import doctor_lines

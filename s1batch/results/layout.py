@@ -67,6 +67,11 @@ class Layout:
         """Folder of throughput samples and expert use."""
         return self.root / "metrics"
 
+    @property
+    def score(self) -> Path:
+        """What `s1batch score` found last."""
+        return self.metrics / "score.json"
+
     def plan(self, generation: int = 0) -> Path:
         """The plan; generation 0 is the first one, every extension adds one."""
         return self.root / ("plan.parquet" if generation == 0 else f"plan-{generation:04d}.parquet")
