@@ -20,7 +20,7 @@ from s1batch.assembly import make_reader
 from s1batch.engine.rules import RULES
 from s1batch.errors import UsageError
 from s1batch.jobs.scoring.archive_files import ArchiveFiles, Stream
-from s1batch.jobs.scoring.baselines import PICKERS, BaselineName
+from s1batch.jobs.scoring.baselines import GATED, READING, BaselineName
 from s1batch.jobs.scoring.bootstrap import Estimate, Resampling
 from s1batch.jobs.scoring.matching import Points
 from s1batch.jobs.scoring.metrics import MethodScore, Predictions, score_method
@@ -36,7 +36,7 @@ from s1batch.score_baselines import BaselineRows, pick_again
 from s1batch.score_table import ScoredTable, nanoseconds
 
 TOLERANCES_S = (0.1, 0.3, 0.5, 1.0)
-VALID_BASELINES: tuple[BaselineName, ...] = ("ar_pick", "sta_lta", "ar_pick+sta_lta", "median")
+VALID_BASELINES: tuple[BaselineName, ...] = (*READING, "median")
 BASELINES: tuple[BaselineName, ...] = ("ar_pick", "sta_lta", "median")
 NEEDED = ("contain", "p_time", "s_time")
 
@@ -158,7 +158,7 @@ def score_results(
     if unknown:
         raise UsageError(f"no baseline {', '.join(unknown)} (valid: {', '.join(VALID_BASELINES)}, or none)")
     if {"ar_pick", "sta_lta"} <= set(baselines):
-        baselines = (*baselines, "ar_pick+sta_lta")
+        baselines = (*baselines, GATED)
     if any(name not in {column.name for column in results.schema.answer} for name in NEEDED):
         raise UsageError(f"{results.path}: these results hold no picks; score the results of a seismic-pick job")
     table = ScoredTable.of(results)
@@ -218,7 +218,7 @@ def _baselines(
     say: Say,
 ) -> list[Predictions]:
     """Return the predictions of the baselines, in the order of `VALID_BASELINES`."""
-    reading = [name for name in PICKERS if name in names]
+    reading = [name for name in READING if name in names]
     found: list[Predictions] = []
     if reading:
         say(f"reading {len(table.windows):,} windows again for {', '.join(reading)} (--baseline none leaves this out)")

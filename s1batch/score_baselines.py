@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from s1batch.jobs.scoring.baselines import NOTHING, PICKERS, BaselineName, Waves, WindowPicks
+from s1batch.jobs.scoring.baselines import NOTHING, BaselineName, Waves, WindowPicks, pick_with
 from s1batch.plan_store import PlanStore
 from s1batch.readers.base import Reader
 from s1batch.records import Record, Series
@@ -44,7 +44,7 @@ def pick_again(
         reader: The run's reader.
         plan: The run's plan.
         chunk_keys: The windows, in the order of the answer.
-        names: Baselines out of `PICKERS`.
+        names: Baselines that look at the samples.
     """
     place = {key: number for number, key in enumerate(chunk_keys)}
     picks: dict[BaselineName, list[WindowPicks]] = {name: [NOTHING] * len(place) for name in names}
@@ -61,8 +61,8 @@ def pick_again(
             readable[number], rates_hz[number] = True, series.rate_hz
             waves = _waves(record, series)
             if waves is not None:
-                for name in names:
-                    picks[name][number] = PICKERS[name](waves)
+                for name, found in pick_with(waves, names).items():
+                    picks[name][number] = found
     return BaselineRows(picks=picks, rates_hz=rates_hz, readable=readable)
 
 

@@ -22,8 +22,8 @@ def score_lines(report: ScoreReport) -> Iterator[str]:
     yield from _table(("", "precision", "recall", "recall over all", "F1"), [_detection(one) for one in report.methods])
     found = own.detection
     yield (
-        f"n: {found.n_positive:,} of {found.n_windows:,} answered windows hold an onset, {found.n_positive_all:,} of all "
-        f"{found.n_windows_all:,}; {found.n_said:,} were said to ({own.name}), {found.hits:,} rightly"
+        f"n: {found.n_positive:,} of {found.n_windows:,} answered windows hold an onset, {found.n_positive_all:,} of "
+        f"all {found.n_windows_all:,}; {found.n_said:,} were said to ({own.name}), {found.hits:,} rightly"
     )
     for phase in PHASES:
         yield ""
@@ -63,7 +63,8 @@ def _what(report: ScoreReport) -> Iterator[str]:
     if truth.skipped:
         yield f"  files without picks: {', '.join(truth.skipped)}"
     if truth.stations_without:
-        yield f"  {truth.stations_without:,} of {report.stations:,} stations have no onset in a window: picks there are wrong"
+        stations = f"{truth.stations_without:,} of {report.stations:,} stations"
+        yield f"  {stations} have no onset in a window: picks there count as wrong"
     rows = ", ".join(f"{count:,} {outcome}" for outcome, count in report.outcomes.items())
     yield f"rows: {rows}; parse rate {_estimate(report.parse_rate)} of {report.responses:,} responses"
     if report.unplaced_rows:
@@ -76,7 +77,8 @@ def _how(report: ScoreReport) -> str:
     drawn = report.resampled
     if drawn["n"] < 2:
         return "no intervals: there is one window only"
-    return f"[...]: 95 % intervals, bootstrap over {drawn['n']:,} {drawn['unit']} ({drawn['repeats']:,} times, seed {drawn['seed']})"
+    how = f"{drawn['repeats']:,} times, seed {drawn['seed']}"
+    return f"[...]: 95 % intervals, bootstrap over {drawn['n']:,} {drawn['unit']} ({how})"
 
 
 def _detection(method: MethodScore) -> list[str]:

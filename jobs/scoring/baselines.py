@@ -7,7 +7,7 @@ fitted to the data that are scored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 
 BaselineName = Literal["ar_pick", "sta_lta", "ar_pick+sta_lta", "median"]
 Floats = NDArray[np.float64]
+
+GATED: BaselineName = "ar_pick+sta_lta"
+READING: tuple[BaselineName, ...] = ("ar_pick", "sta_lta", GATED)
+"""Baselines that look at the samples; `median` needs only the results and the truth."""
 
 SHORTEST_S = 10.0
 """Shorter windows get no pick: the averages need that much."""
@@ -27,7 +31,7 @@ _STA_S, _LTA_S = 0.5, 5.0
 _GATE = 4.0
 """An earthquake is where STA/LTA on the vertical reaches this; P begins there, moved back to where the rise began."""
 _RISE = 1.5
-_S_STA_S, _S_LTA_S = 0.5, 3.0
+_S_LTA_S = 3.0
 _S_RATIO = 1.3
 _S_AFTER_S = 0.5
 
@@ -112,8 +116,8 @@ def pick_sta_lta(waves: Waves) -> WindowPicks:
     """Pick with the recursive STA/LTA of Withers et al. 1998, between 1 and 20 Hz.
 
     P: where the ratio on the vertical (0.5 s over 5 s) first reaches 4, moved back to where it last was below 1.5.
-    S: where the ratio of the horizontals' energy (0.5 s over 3 s) is largest behind P, if it reaches 1.3, moved back
-    to the middle of its rise.
+    S: where the ratio of the horizontals (0.5 s over 3 s) is largest from 0.5 s behind P on, if it reaches 1.3, moved
+    back to the middle of its rise.
     """
     ratio = _ratio(_bandpass(waves.vertical, waves.rate_hz), waves.rate_hz, _STA_S, _LTA_S)
     reached = np.flatnonzero(ratio >= _GATE)
@@ -123,35 +127,31 @@ def pick_sta_lta(waves: Waves) -> WindowPicks:
     return WindowPicks(contain=True, p_index=p_index, s_index=_pick_s(waves, p_index))
 
 
-def pick_gated_ar(waves: Waves) -> WindowPicks:
-    """Pick with `ar_pick` where STA/LTA sees an earthquake."""
-    if not pick_sta_lta(waves).contain:
-        return NOTHING
-    return replace(pick_ar(waves), contain=True)
-
-
-PICKERS: Mapping[BaselineName, Callable[[Waves], WindowPicks]] = {
-    "ar_pick": pick_ar,
-    "sta_lta": pick_sta_lta,
-    "ar_pick+sta_lta": pick_gated_ar,
-}
-"""Baselines that look at the samples."""
+def pick_with(waves: Waves, names: Sequence[BaselineName]) -> dict[BaselineName, WindowPicks]:
+    """Pick with several baselines; `ar_pick+sta_lta` is `ar_pick` where STA/LTA sees an earthquake."""
+    found: dict[BaselineName, WindowPicks] = {}
+    if {"sta_lta", GATED} & set(names):
+        found["sta_lta"] = pick_sta_lta(waves)
+    is_open = GATED in names and found["sta_lta"].contain
+    if "ar_pick" in names or is_open:
+        found["ar_pick"] = pick_ar(waves)
+    if GATED in names:
+        found[GATED] = replace(found["ar_pick"], contain=True) if is_open else NOTHING
+    return {name: found[name] for name in names}
 
 
 def _pick_s(waves: Waves, p_index: int) -> int | None:
     if not waves.horizontal:
         return None
     energy = sum(_bandpass(values, waves.rate_hz) ** 2 for values in waves.horizontal)
-    ratio = _ratio(np.sqrt(energy), waves.rate_hz, _S_STA_S, _S_LTA_S)
+    ratio = _ratio(np.sqrt(energy), waves.rate_hz, _STA_S, _S_LTA_S)
     first = p_index + round(_S_AFTER_S * waves.rate_hz)
-    # The ratio that P raised must have fallen before S can raise it.
-    behind = ratio[first:]
-    if len(behind) < 2:
+    if first >= len(ratio):
         return None
-    low = first + int(np.argmin(behind[: max(len(behind) // 2, 1)]))
-    peak = low + int(np.argmax(ratio[low:]))
-    if ratio[peak] < _S_RATIO or peak == low:
+    peak = first + int(np.argmax(ratio[first:]))
+    if ratio[peak] < _S_RATIO:
         return None
+    low = first + int(np.argmin(ratio[first : peak + 1]))
     return _back_to(ratio, peak, (ratio[peak] + ratio[low]) / 2, low)
 
 

@@ -94,6 +94,8 @@ def _assign(mine: Integers, theirs: Integers, mine_ns: Integers, theirs_ns: Inte
 def _reaches(points: Points, others: Points, tolerance_ns: int) -> NDArray[np.bool_]:
     """Return which points have one of the others within the tolerance; both are sorted by group and time."""
     reaches = np.zeros(len(points), bool)
+    if len(points) == 0:
+        return reaches
     groups, starts = np.unique(points.group, return_index=True)
     stops = [*starts[1:].tolist(), len(points)]
     lows, highs = (np.searchsorted(others.group, groups, side=side) for side in ("left", "right"))
