@@ -200,7 +200,8 @@ def back(value: Any, schema: Any) -> Any:
     if "anyOf" in schema:
         return back(value, schema["anyOf"][0])
     if schema.get("type") == "array":
-        return [back(item, schema["items"]) for item in value]
+        # Items of any kind share no column type: the array as a whole is JSON text.
+        return orjson.loads(value) if schema["items"] is True else [back(item, schema["items"]) for item in value]
     if "properties" in schema:
         return {name: back(value[name], node) for name, node in schema["properties"].items()}
     is_json = isinstance(schema.get("type"), list) or "additionalProperties" in schema
