@@ -1,0 +1,65 @@
+"""When a worker opens its next part."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+
+import pytest
+
+from s1batch.errors import Interrupted
+from s1batch.part_gate import OPEN_CHUNKS, READ_AHEAD_BYTES, READING_PARTS, PartGate
+
+
+@pytest.fixture
+def stopped():
+    return threading.Event()
+
+
+@pytest.fixture
+def gate(stopped):
+    return PartGate(stopped)
+
+
+def is_shut(gate, stopped):
+    stopped.set()
+    try:
+        with pytest.raises(Interrupted), gate.part():
+            pass
+    finally:
+        stopped.clear()
+    return True
+
+
+def test_so_many_small_parts_are_read_at_once_and_no_more(gate, stopped):
+    with ExitStack() as stack:
+        for _ in range(READING_PARTS):
+            stack.enter_context(gate.part()).holds(64, 1000)
+        assert is_shut(gate, stopped)
+
+
+def test_parts_that_only_wait_for_answers_let_others_in(gate):
+    with ExitStack() as stack:
+        for _ in range(50):
+            place = stack.enter_context(gate.part())
+            place.holds(64, 1000)
+            place.read()
+
+
+def test_large_records_are_read_in_one_part_at_a_time(gate, stopped):
+    with gate.part() as place:
+        place.holds(64, READ_AHEAD_BYTES + 1)
+        assert is_shut(gate, stopped)
+        place.read()
+        with gate.part():
+            pass
+
+
+def test_beside_very_many_chunks_a_part_is_opened_only_when_nothing_else_is_read(gate, stopped):
+    with gate.part() as first:
+        first.holds(OPEN_CHUNKS + 1, 1000)
+        assert is_shut(gate, stopped)
+        first.read()
+        with gate.part() as second:
+            second.holds(64, 1000)
+            assert is_shut(gate, stopped)

@@ -1,0 +1,55 @@
+"""What a command imports before it does anything: start-up time and memory, which every call of it pays."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.loopback import Loopback
+
+HEAVY = ("torch", "transformers", "obspy", "matplotlib", "distributed", "dask", "pandas", "scipy", "xarray", "zarr")
+SHOW = """\
+import json, sys
+from s1batch.cli import main
+try:
+    main(json.loads(sys.argv[1]))
+except SystemExit as end:
+    print("exit", end.code)
+print(json.dumps(sorted(name for name in sys.modules if "." not in name)))
+"""
+
+
+def imported_by(*words: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW, json.dumps(words)], capture_output=True, text=True, check=True, timeout=60
+    )
+    *_, end, modules = done.stdout.splitlines()
+    assert end == "exit 0", done.stderr
+    return set(json.loads(modules))
+
+
+def test_help_imports_nothing_heavy():
+    assert not imported_by("--help") & {*HEAVY, "numpy", "pyarrow", "polars", "aiohttp", "pydantic", "jinja2"}
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_run_over_a_table_and_an_endpoint_imports_no_library_that_it_does_not_use(tmp_path, again):
+    (tmp_path / "rows.jsonl").write_text('{"q": "one"}\n{"q": "two"}\n')
+    job = tmp_path / "job.yaml"
+    async with Loopback() as server:
+        job.write_text(
+            json.dumps(
+                {
+                    "source": {"kind": "table", "path": "rows.jsonl"},
+                    "job": {"kind": "ask", "prompt": "{{ q }}"},
+                    "engine": {"kind": "http", "urls": [server.url]},
+                }
+            )
+        )
+        for _ in range(1 + again):
+            modules = await asyncio.to_thread(imported_by, "run", str(job), "-o", str(tmp_path / "out"))
+    assert not modules & set(HEAVY)
