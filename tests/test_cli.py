@@ -144,6 +144,7 @@ class TestWithoutRunning:
             "show",
             "export",
             "merge",
+            "score",
             "doctor",
             "schema",
         ):

@@ -28,6 +28,7 @@ SLOWEST_HZ = 20.0
 
 _BAND_HZ = (1.0, 20.0)
 _STA_S, _LTA_S = 0.5, 5.0
+_AR_LTA_S, _AR_END_S = 4.0, 2.0
 _GATE = 4.0
 """An earthquake is where STA/LTA on the vertical reaches this; P begins there, moved back to where the rise began."""
 _RISE = 1.5
@@ -92,24 +93,35 @@ class Waves:
 
 
 def pick_ar(waves: Waves) -> WindowPicks:
-    """Pick with ObsPy's `ar_pick`, with the parameters of ObsPy's tutorial; S needs two horizontal components.
+    """Pick with ObsPy's `ar_pick`, with the parameters of ObsPy's tutorial.
 
-    It always names an onset, so every window is said to hold an earthquake unless it finds none.
+    It always names an onset, so every window is said to hold an earthquake unless it finds none. S needs two
+    horizontal components, and a P that lies at least its long average, 4 s, behind the start.
     """
+    steps = len(waves.vertical)
+    # ObsPy's C code writes up to 0.2 s behind its buffers when P is at the very end: it gets a quiet end.
+    vertical, *others = (
+        np.pad(values, (0, round(_AR_END_S * waves.rate_hz)), mode="edge")
+        for values in (waves.vertical, *waves.horizontal)
+    )
+    p_s, _ = _ar_pick(vertical, vertical, vertical, waves.rate_hz, with_s=False)
+    p_index = round(p_s * waves.rate_hz)
+    if not 0 < p_index < steps:
+        return NOTHING
+    # And it reads before its buffers when P is earlier than the long average, which makes S a matter of chance.
+    if len(others) < 2 or p_index < _AR_LTA_S * waves.rate_hz:
+        return WindowPicks(contain=True, p_index=p_index)
+    _, s_s = _ar_pick(vertical, others[0], others[1], waves.rate_hz, with_s=True)
+    s_index = round(s_s * waves.rate_hz)
+    return WindowPicks(contain=True, p_index=p_index, s_index=s_index if p_index < s_index < steps else None)
+
+
+def _ar_pick(vertical: Floats, north: Floats, east: Floats, rate_hz: float, *, with_s: bool) -> tuple[float, float]:
     from obspy.signal.trigger import ar_pick
 
-    with_s = len(waves.horizontal) == 2
-    north, east = waves.horizontal if with_s else (waves.vertical, waves.vertical)
-    f2_hz = min(_BAND_HZ[1], 0.4 * waves.rate_hz)
-    p_s, s_s = ar_pick(
-        waves.vertical, north, east, waves.rate_hz, _BAND_HZ[0], f2_hz, 1.0, 0.1, 4.0, 1.0, 2, 8, 0.1, 0.2, with_s
-    )
-    p_index = round(p_s * waves.rate_hz)
-    if not 0 < p_index < len(waves.vertical):
-        return NOTHING
-    s_index = round(s_s * waves.rate_hz)
-    found = with_s and p_index < s_index < len(waves.vertical)
-    return WindowPicks(contain=True, p_index=p_index, s_index=s_index if found else None)
+    f1_hz, f2_hz = _BAND_HZ[0], min(_BAND_HZ[1], 0.4 * rate_hz)
+    p_s, s_s = ar_pick(vertical, north, east, rate_hz, f1_hz, f2_hz, 1.0, 0.1, _AR_LTA_S, 1.0, 2, 8, 0.1, 0.2, with_s)
+    return float(p_s), float(s_s)
 
 
 def pick_sta_lta(waves: Waves) -> WindowPicks:

@@ -68,8 +68,16 @@ def match(picks: Points, onsets: Points, tolerance_ns: int) -> Matches:
     order = np.lexsort((time_ns, group))
     group, time_ns, index, is_pick = group[order], time_ns[order], index[order], is_pick[order]
     breaks = np.flatnonzero((np.diff(group) != 0) | (np.diff(time_ns) > tolerance_ns)) + 1
-    edges = [0, *breaks.tolist(), len(index)]
-    for first, last in pairwise(edges):
+    edges = np.array([0, *breaks, len(index)])
+    # Nearly every cluster is one pick and one onset, which are a pair as they stand.
+    plain = edges[:-1][np.diff(edges) == 2]
+    plain = plain[is_pick[plain] != is_pick[plain + 1]]
+    pick_at = np.where(is_pick[plain], plain, plain + 1)
+    pairs.append(np.stack([index[pick_at], index[2 * plain + 1 - pick_at]]))
+    done = set(plain.tolist())
+    for first, last in pairwise(edges.tolist()):
+        if first in done:
+            continue
         inside = is_pick[first:last]
         mine, theirs = index[first:last][inside], index[first:last][~inside]
         if len(mine) and len(theirs):

@@ -295,9 +295,10 @@ def _moments(values: Floats, weights: Integers) -> Floats:
     if total == 0:
         return np.full(4, np.nan)
     middle = np.searchsorted(behind, [(total - 1) // 2, total // 2], side="right")
-    mean = float(values @ weights) / total
-    variance = float((values - mean) ** 2 @ weights) / total
-    return np.array([values[middle].mean(), mean, np.sqrt(variance), float(np.abs(values) @ weights) / total])
+    often = weights.astype(np.float64)  # a product with integers would not be done by BLAS
+    mean = float(values @ often) / total
+    variance = float((values - mean) ** 2 @ often) / total
+    return np.array([values[middle].mean(), mean, np.sqrt(variance), float(np.abs(values) @ often) / total])
 
 
 def _within_second(windows: Windows, onsets: Points, times_ns: Integers, known: Mask, largest_s: float) -> WithinSecond:

@@ -72,6 +72,15 @@ class TestOnNoise:
     def test_nothing_is_picked_where_a_picker_cannot_work(self, wave_TC, rate_hz):
         assert Waves.of(wave_TC, "ZNE", "", rate_hz) is None
 
+    @pytest.mark.parametrize("onset", [50, 300, 5950, 5985, 5999])
+    def test_an_onset_at_an_edge_is_within_the_window_and_always_the_same(self, onset):
+        wave_TC = np.random.default_rng(1).normal(0, 1, (6000, 3)).astype(np.float32)
+        wave_TC[onset:] *= 1000
+        found = [pick_ar(waves(wave_TC)) for _ in range(3)]
+        assert found[0] == found[1] == found[2]
+        assert found[0].p_index is None or 0 < found[0].p_index < 6000
+        assert found[0].s_index is None or 0 < found[0].s_index < 6000
+
     def test_a_spike_and_a_step_do_no_harm(self):
         for place in (slice(3000, 3001), slice(3000, None)):
             wave_TC = np.zeros((6000, 3), np.float32)

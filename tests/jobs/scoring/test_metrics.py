@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from s1batch.jobs.scoring.bootstrap import Estimate, Resampling
 from s1batch.jobs.scoring.matching import Points
 from s1batch.jobs.scoring.metrics import Predictions, circular_correlation, score_method
+from s1batch.jobs.scoring.phases import Phase
 from s1batch.jobs.scoring.stations import score_stations
 from s1batch.jobs.scoring.windows import Windows
 
@@ -35,7 +36,7 @@ def windows(*lines, stations=None):
 
 
 def said(at, *, contain=None, p=(), s=(), p_all=None):
-    picks = {"P": points(*p), "S": points(*s)}
+    picks: dict[Phase, Points] = {"P": points(*p), "S": points(*s)}
     count = len(at)
     nothing = (np.zeros(count, np.int64), np.zeros(count, bool))
     return Predictions(
@@ -48,7 +49,7 @@ def said(at, *, contain=None, p=(), s=(), p_all=None):
 
 
 def score(at, predictions, p=(), s=(), tolerances=(0.1, 0.5), seed=0, repeats=200):
-    truth = {"P": points(*p), "S": points(*s)}
+    truth: dict[Phase, Points] = {"P": points(*p), "S": points(*s)}
     return score_method(at, truth, predictions, tolerances, Resampling.over(at, seed, repeats))
 
 
@@ -233,7 +234,7 @@ class TestIntervals:
 class TestByStation:
     def test_stations_add_up_to_the_whole(self):
         at = windows((0, 0), (1, 0), (2, 0, False), stations=[0, 0, 1])
-        truth = {"P": points((0, 5.0), (1, 5.0), (2, 5.0)), "S": points()}
+        truth: dict[Phase, Points] = {"P": points((0, 5.0), (1, 5.0), (2, 5.0)), "S": points()}
         predictions = said(at, contain=[True, False, False], p=[(0, 5.0), (1, 8.0)])
         first, second = score_stations(at, ("XX.A", "XX.B"), truth, predictions, (0.1,))
         assert (first.n_windows, first.n_answered) == (2, 2)

@@ -11,7 +11,7 @@ import pytest
 from s1batch.errors import UsageError
 from s1batch.jobs.scoring.archive_files import ArchiveFiles, Stream
 from s1batch.jobs.scoring.matching import Points
-from s1batch.jobs.scoring.phases import onset_phase
+from s1batch.jobs.scoring.phases import Phase, onset_phase
 from s1batch.jobs.scoring.placing import median_s_minus_p_ns, place_onsets
 from s1batch.jobs.scoring.truth import ONSETS, read_truth
 from s1batch.times import format_ns
@@ -244,6 +244,9 @@ def test_the_median_s_minus_p_pairs_each_p_with_the_next_s():
         return Points(group=table["group"].to_numpy(), time_ns=table["time"].to_numpy())
 
     # Delays 10, 20 and 40; the P at 300 has no S before the next P, that at 900 none within 100.
-    truth = {"P": at((0, 0), (0, 300), (0, 400), (1, 0), (1, 900)), "S": at((0, 10), (0, 420), (1, 40), (1, 1001))}
+    truth: dict[Phase, Points] = {
+        "P": at((0, 0), (0, 300), (0, 400), (1, 0), (1, 900)),
+        "S": at((0, 10), (0, 420), (1, 40), (1, 1001)),
+    }
     assert median_s_minus_p_ns(truth, 100) == 20
     assert median_s_minus_p_ns({"P": at((0, 0)), "S": at((1, 5))}, 100) is None
