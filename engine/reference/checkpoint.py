@@ -1,13 +1,13 @@
 """Reading, writing and initialising the model in the public Hugging Face layout.
 
 A folder holds config.json, tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json and,
-where the weights do not come from a seed, *.safetensors with one tensor per expert and matrix.
+where the weights do not come from a seed, *.safetensors with one tensor per expert and matrix. Saved ones hold the
+files of `companions` too, so that transformers and LMDeploy load them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from s1batch.engine.reference.companions import write_companions
 from s1batch.engine.reference.config import ModelConfig
 from s1batch.engine.reference.identity import weight_files
 from s1batch.engine.reference.model import InternS1Pro
@@ -90,8 +91,7 @@ def save_checkpoint(model: InternS1Pro, folder: Path, text_files: Path) -> None:
     for name in TEXT_FILES:
         if folder.resolve() != text_files.resolve():
             shutil.copyfile(text_files / name, folder / name)
-    document = json.dumps(model.config.to_document(), indent=2) + "\n"
-    (folder / "config.json").write_text(document, encoding="utf-8")
+    write_companions(model.config, folder)
     unfinished = folder / f"{WEIGHTS}.{os.getpid()}.tmp"
     save_file(public_tensors(model), unfinished, metadata={"format": "pt"})
     unfinished.replace(folder / WEIGHTS)

@@ -54,9 +54,11 @@ def open_reference(spec: ReferenceEngineSpec, base_dir: Path) -> ReferenceEngine
     """
     from s1batch.engine.reference.chat import ChatFormat
     from s1batch.engine.reference.checkpoint import load_model
+    from s1batch.engine.reference.companions import check_image_processing
     from s1batch.engine.reference.engine import ReferenceEngine
 
     folder = model_folder(spec.model, base_dir)
+    check_image_processing(folder)
     model = load_model(folder, spec.weights_seed)
     chat = ChatFormat(folder)
     places = (chat.place_id, chat.image_id)
