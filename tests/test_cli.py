@@ -144,6 +144,7 @@ class TestWithoutRunning:
             "show",
             "export",
             "merge",
+            "model",
             "doctor",
             "schema",
         ):
