@@ -17,6 +17,7 @@ import click
 
 from s1batch import __version__
 from s1batch.errors import Interrupted, S1BatchError, UsageError
+from s1batch.model_commands import model
 from s1batch.stopping import Stop
 
 if TYPE_CHECKING:
@@ -324,6 +325,9 @@ def schema() -> None:
     from s1batch.jobfile import job_schema
 
     _print_json(job_schema())
+
+
+main.add_command(model)
 
 
 def _outcomes(option: str, text: str) -> tuple[Any, ...]:

@@ -145,6 +145,7 @@ class TestWithoutRunning:
             "export",
             "merge",
             "score",
+            "model",
             "doctor",
             "schema",
         ):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from s1batch.engine.reference.config import ModelConfig
 from s1batch.engine.reference.images import measured
 from s1batch.engine.tokens import image_tokens, series_tokens
 from s1batch.errors import EngineError, UsageError
@@ -66,6 +67,23 @@ class ChatFormat:
         self.think_end_id = self.token_id(THINK_END)
         self.place_id = self.token_id(SERIES_PLACE)
         self.image_id = self.token_id(IMAGE_PLACE)
+
+    def check(self, config: ModelConfig, folder: Path) -> None:
+        """Refuse a configuration that belongs to another tokenizer.
+
+        Raises:
+            UsageError: They disagree about the placeholders, or the tokenizer knows more ids than the model.
+        """
+        if (self.place_id, self.image_id) != (config.ts_token_id, config.image_token_id):
+            raise UsageError(
+                f"{folder}: tokenizer.json and config.json disagree about {SERIES_PLACE} ({self.place_id} and "
+                f"{config.ts_token_id}) or {IMAGE_PLACE} ({self.image_id} and {config.image_token_id})"
+            )
+        if self.vocabulary > config.text.vocab_size:
+            raise UsageError(
+                f"{folder}: tokenizer.json and config.json disagree about the vocabulary: {self.vocabulary:,} tokens, "
+                f"{config.text.vocab_size:,} rows"
+            )
 
     def token_id(self, token: str) -> int:
         """Return the id of a special token.

@@ -1,34 +1,34 @@
 """Reading, writing and initialising the model in the public Hugging Face layout.
 
 A folder holds config.json, tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json and,
-where the weights do not come from a seed, *.safetensors with one tensor per expert and matrix.
+where the weights do not come from a seed, *.safetensors with one tensor per expert and matrix. Saved ones hold the
+files of `companions` too, so that transformers and LMDeploy load them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from s1batch.engine.reference.companions import write_companions
 from s1batch.engine.reference.config import ModelConfig
 from s1batch.engine.reference.identity import weight_files
 from s1batch.engine.reference.model import InternS1Pro
+from s1batch.engine.reference.shards import WEIGHTS, write_safetensors
 from s1batch.errors import UsageError
 
 TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
-
-WEIGHTS = "model.safetensors"
 
 _STACKED = re.compile(r"(.*\.mlp\.experts)\.(gate|up|down)_proj")
 _SINGLE = re.compile(r"(.*\.mlp\.experts)\.(\d+)\.(gate|up|down)_proj\.weight")
@@ -45,7 +45,7 @@ def initialise(config: ModelConfig, seed: int) -> InternS1Pro:
     model = _blank(config)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
-            _fill(name, tensor, config, seed)
+            fill_initial(name, tensor, config, seed)
     return model
 
 
@@ -90,24 +90,26 @@ def save_checkpoint(model: InternS1Pro, folder: Path, text_files: Path) -> None:
     for name in TEXT_FILES:
         if folder.resolve() != text_files.resolve():
             shutil.copyfile(text_files / name, folder / name)
-    document = json.dumps(model.config.to_document(), indent=2) + "\n"
-    (folder / "config.json").write_text(document, encoding="utf-8")
+    write_companions(model.config, folder)
     unfinished = folder / f"{WEIGHTS}.{os.getpid()}.tmp"
-    save_file(public_tensors(model), unfinished, metadata={"format": "pt"})
+    write_safetensors(public_tensors(model), unfinished)
     unfinished.replace(folder / WEIGHTS)
 
 
 def public_tensors(model: InternS1Pro) -> dict[str, Tensor]:
     """Return all weights under the public key names, one tensor per expert and matrix."""
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        if match := _STACKED.fullmatch(name):
-            for expert, matrix in enumerate(tensor):
-                key = f"{match[1]}.{expert}.{match[2]}_proj.weight"
-                tensors[key] = (matrix.T if match[2] == "down" else matrix).contiguous()
-        else:
-            tensors[name] = tensor.contiguous()
-    return tensors
+    named = (pair for name, tensor in model.state_dict().items() for pair in public_names(name, tensor))
+    return {key: part.contiguous() for key, part in named}
+
+
+def public_names(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield what one entry of the model's state becomes under the public keys: a stack of experts falls apart."""
+    match = _STACKED.fullmatch(name)
+    if match is None:
+        yield name, tensor
+        return
+    for expert, matrix in enumerate(tensor):
+        yield f"{match[1]}.{expert}.{match[2]}_proj.weight", matrix.T if match[2] == "down" else matrix
 
 
 def _blank(config: ModelConfig) -> InternS1Pro:
@@ -148,7 +150,8 @@ _RESIDUAL = (
 )
 
 
-def _fill(name: str, tensor: Tensor, config: ModelConfig, seed: int) -> None:
+def fill_initial(name: str, tensor: Tensor, config: ModelConfig, seed: int) -> None:
+    """Fill one entry of the model's state with its initial values."""
     if name.endswith("pos_encoder.pe"):
         return
     if tensor.ndim == 1:

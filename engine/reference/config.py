@@ -205,10 +205,19 @@ class ModelConfig:
             UsageError: There is none, or it describes a model that this code does not compute.
         """
         path = folder / "config.json"
+        if not path.exists():
+            raise UsageError(f"{folder} holds no config.json: name a checkpoint folder, or `nano`")
+        return cls.read_file(path)
+
+    @classmethod
+    def read_file(cls, path: Path) -> ModelConfig:
+        """Read a `config.json` under any name.
+
+        Raises:
+            UsageError: It cannot be read, or describes a model that this code does not compute.
+        """
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise UsageError(f"{folder} holds no config.json: name a checkpoint folder, or `nano`") from error
         except (OSError, ValueError) as error:
             raise UsageError(f"{path} cannot be read: {error}") from error
         try:
@@ -223,6 +232,7 @@ class ModelConfig:
         Raises:
             UsageError: A key is missing or has a value that this code does not compute.
         """
+        _check(isinstance(document, Mapping), "it holds no JSON object")
         _check(document.get("model_type") == MODEL_TYPE, f"model_type is {document.get('model_type')!r}")
         _check(not document.get("tie_word_embeddings", False), "tied word embeddings are not part of this model")
         _check("quantization_config" not in document, "quantised weights are not supported; convert them to bfloat16")

@@ -10,7 +10,6 @@ from s1batch.config import Config, placement
 from s1batch.engine.reference.config import ModelConfig
 from s1batch.engine.reference.identity import NANO, model_folder, read_identity
 from s1batch.engine.rules import RULES, Rules
-from s1batch.errors import UsageError
 
 if TYPE_CHECKING:
     from s1batch.engine.reference.engine import ReferenceEngine
@@ -54,16 +53,14 @@ def open_reference(spec: ReferenceEngineSpec, base_dir: Path) -> ReferenceEngine
     """
     from s1batch.engine.reference.chat import ChatFormat
     from s1batch.engine.reference.checkpoint import load_model
+    from s1batch.engine.reference.companions import check_image_processing
     from s1batch.engine.reference.engine import ReferenceEngine
 
     folder = model_folder(spec.model, base_dir)
+    check_image_processing(folder)
     model = load_model(folder, spec.weights_seed)
     chat = ChatFormat(folder)
-    places = (chat.place_id, chat.image_id)
-    if places != (model.config.ts_token_id, model.config.image_token_id):
-        raise UsageError(f"{folder}: tokenizer.json and config.json disagree about <TS_CONTEXT> or <|image_pad|>")
-    if chat.vocabulary > model.config.text.vocab_size:
-        raise UsageError(f"{folder}: tokenizer.json and config.json disagree about the vocabulary")
+    chat.check(model.config, folder)
     return ReferenceEngine(
         model=model,
         chat=chat,

@@ -1,7 +1,11 @@
 """The time-series encoder: a series (T, C) becomes N embeddings of the decoder's width.
 
-    z-score per channel -> half-overlapping patches -> patch stage (128 wide, mean over patch and channels)
+    z-score per channel -> half-overlapping patches -> patch stage (128 wide, mean over values and rows)
     -> pairs (256) -> linear, two convolutions (the second halves the length) -> causal Whisper layers -> projector
+
+Patches of several channels are laid out as the public code lays them out, for the trained weights saw nothing else: a
+patch of P steps and C channels is read step by step, all channels of a step side by side, and cut into C rows of P
+values. (A comment there says that each channel goes by itself, but its axes are not exchanged.)
 
 N is `s1batch.engine.tokens.series_tokens`. The rate decides the stride, so the same samples at another rate become
 another number of embeddings. Stride and patches are computed once, in float64, so no rate is poisonous here.
@@ -66,7 +70,7 @@ class SinusoidTable(nn.Module):
 
 
 class PatchStage(nn.Module):
-    """Each patch of each channel alone: convolution, positions, one post-norm transformer layer, means."""
+    """Each row of each patch alone: convolution, positions, one post-norm transformer layer, means."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,9 +91,9 @@ class PatchStage(nn.Module):
 
         def chunk(first: int) -> None:
             check()
-            chunk_MP = patches_CnP[:, first : first + at_once].reshape(-1, 2 * hop)
-            encoded = self._encode(chunk_MP).view(channels, -1, PATCH_WIDTH)
-            features[first : first + at_once] = encoded.mean(dim=0)
+            steps_first_nPC = patches_CnP[:, first : first + at_once].permute(1, 2, 0)
+            encoded = self._encode(steps_first_nPC.reshape(-1, 2 * hop)).view(-1, channels, PATCH_WIDTH)
+            features[first : first + at_once] = encoded.mean(dim=1)
 
         for _ in spread(chunk, range(0, count, at_once)):
             pass

@@ -148,7 +148,7 @@ def many_heads(queries: Array, keys: Array, values: Array, heads: int, causal: b
 
 
 def patch_feature(weights: Weights, patch: Array) -> Any:
-    """One patch of one channel, (P,), to (128,)."""
+    """One row of a patch, (P,), to (128,)."""
     name = "model.time_series.encoder_embed"
     waves = convolve(patch[None], weights[f"{name}.conv.weight"], weights[f"{name}.conv.bias"], 1, 2)
     hidden = np.maximum(waves, 0).T
@@ -176,7 +176,8 @@ def series_embeddings(config: Mapping[str, Any], weights: Weights, values: Array
     patches = []
     for number in range(count):
         window = padded[number * hop : number * hop + size]
-        patches.append(np.mean([patch_feature(weights, channel) for channel in window.T], axis=0))
+        rows = [list(row) for row in np.array_split(window.ravel(), window.shape[1])]  # step by step, then cut
+        patches.append(np.mean([patch_feature(weights, np.array(row)) for row in rows], axis=0))
     if count % 2:
         patches.pop()
     pairs = np.array([np.concatenate(patches[i : i + 2]) for i in range(0, len(patches), 2)])

@@ -1,0 +1,70 @@
+"""`s1batch model`: checkpoints of the reference model, and the sizes of any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.group()
+def model() -> None:
+    """Make, measure and convert checkpoints of the Intern-S1-Pro architecture."""
+
+
+@model.command()
+@click.argument("folder", type=FOLDER)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help="config.json of the model, of any size; the tokenizer beside it is used, else nano's.  [default: nano's]",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the weights.")
+def init(folder: Path, config_path: Path | None, seed: int) -> None:
+    """Write a checkpoint with fresh weights into the new folder FOLDER."""
+    from s1batch.engine.reference.config import ModelConfig
+    from s1batch.engine.reference.conversion import write_initial
+    from s1batch.engine.reference.identity import NANO, model_folder
+
+    nano = model_folder(NANO, Path())
+    source = config_path or nano / "config.json"
+    text_files = source.parent if (source.parent / "tokenizer.json").is_file() else nano
+    write_initial(ModelConfig.read_file(source), seed, folder, text_files)
+    _show(folder)
+
+
+@model.command()
+@click.argument("name", metavar="MODEL")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(name: str, as_json: bool) -> None:
+    """Show parameters, memory and operations of MODEL: nano, a folder, a config.json, or intern-s1-pro."""
+    from s1batch.model_info import info_lines, model_info
+
+    found = model_info(name)
+    if as_json:
+        import orjson
+
+        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+    else:
+        click.echo("\n".join(info_lines(found)))
+
+
+@model.command()
+@click.argument("source", type=FOLDER)
+@click.argument("folder", type=FOLDER)
+@click.option("--dtype", type=click.Choice(["bfloat16", "float32"]), help="Number type; default: as it is.")
+def convert(source: Path, folder: Path, dtype: str | None) -> None:
+    """Rewrite the checkpoint SOURCE into the new folder FOLDER, in files of at most 4 GB with an index."""
+    from s1batch.engine.reference.conversion import convert as rewrite
+
+    rewrite(source, folder, dtype)
+    _show(folder)
+
+
+def _show(folder: Path) -> None:
+    from s1batch.model_info import info_lines, model_info
+
+    click.echo("\n".join(info_lines(model_info(str(folder)))))
