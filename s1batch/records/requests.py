@@ -1,0 +1,196 @@
+"""What an engine gets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from s1batch.canonical import bytes_digest, digest
+from s1batch.records.plan import SeriesShape
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextPart:
+    """Text in a message."""
+
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesPart:
+    """A time series in a message.
+
+    Attributes:
+        values_TC: float32, shape (T, C).
+        rate_hz: True rate of the samples.
+        declared_rate_hz: Rate that the engine is told when the true one would break it; None means the true one.
+        conditioned: Channels that were standardised because the engine's z-score would have damaged them; shown in the
+            row. The identity has it through the values.
+    """
+
+    values_TC: NDArray[np.float32]
+    rate_hz: float
+    declared_rate_hz: float | None = None
+    conditioned: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> SeriesShape:
+        """Steps, channels and the rate that the engine is told."""
+        steps, channels = self.values_TC.shape
+        return SeriesShape(steps=steps, channels=channels, rate_hz=self.declared_rate_hz or self.rate_hz)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the values, shape and rate."""
+        import numpy as np
+
+        values = np.ascontiguousarray(self.values_TC, dtype=np.float32)
+        content = bytes_digest(values.data.cast("B") if values.size else b"")
+        return digest([content, list(values.shape), self.rate_hz, self.declared_rate_hz])
+
+
+@dataclass(frozen=True, eq=False)
+class ImagePart:
+    """An encoded image (JPEG, PNG or WebP) in a message."""
+
+    data: bytes
+    mime: str = "image/png"
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the bytes and their type."""
+        return digest([bytes_digest(self.data), self.mime])
+
+
+Part = TextPart | SeriesPart | ImagePart
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        """The text parts, joined."""
+        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How tokens are chosen; every value is resolved, none is left to an engine's default.
+
+    Attributes:
+        max_tokens: Most tokens that may be generated, reasoning included.
+        temperature: 0 means greedy: the most probable token, always.
+        top_p: Nucleus: the smallest set of tokens whose probability reaches this.
+        top_k: Only the k most probable tokens; 0 means all.
+        min_p: Only tokens at least this fraction as probable as the best.
+        repetition_penalty: 1 means none.
+        thinking: Whether the model reasons before it answers.
+    """
+
+    max_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    thinking: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelIdentity:
+    """Which weights answer, down to what alters an answer."""
+
+    name: str
+    revision: str = ""
+    dtype: str = ""
+    quantisation: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A question, completely resolved.
+
+    Attributes:
+        messages: The conversation so far.
+        sampling: How to generate.
+        model: Who shall answer.
+        seed: Seed of the sampling; the same seed, sample index and request give the same answer.
+        sample_index: 0 for the first answer; repeats of one question count up.
+        schema: JSON Schema that the answer must fit; None for free text.
+        neutralised: How many special tokens were made harmless in the text; shown in the row, not part of the identity.
+    """
+
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    model: ModelIdentity
+    seed: int = 0
+    sample_index: int = 0
+    schema: Mapping[str, Any] | None = None
+    neutralised: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """About the memory that the contents take: characters of the text, bytes of the media."""
+        return sum(
+            len(part.text)
+            if isinstance(part, TextPart)
+            else part.values_TC.nbytes
+            if isinstance(part, SeriesPart)
+            else len(part.data)
+            for message in self.messages
+            for part in message.parts
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that can change the answer: messages, media digests, sampling, seed, sample index, schema and
+        model; neither the engine that serves it, nor a secret, nor where the data came from."""
+        messages = [
+            {"role": message.role, "parts": [_part_identity(part) for part in message.parts]}
+            for message in self.messages
+        ]
+        return digest(
+            {
+                "messages": messages,
+                "sampling": self.sampling,
+                "model": self.model,
+                "seed": self.seed,
+                "sample_index": self.sample_index,
+                # As text: the order of properties steers guided decoding, and canonical JSON drops empty schemas.
+                "schema": None if self.schema is None else json.dumps(self.schema),
+            }
+        )
+
+    @property
+    def series(self) -> tuple[SeriesPart, ...]:
+        """All time series of all messages, in order."""
+        return tuple(part for message in self.messages for part in message.parts if isinstance(part, SeriesPart))
+
+    @property
+    def images(self) -> tuple[ImagePart, ...]:
+        """All images of all messages, in order."""
+        return tuple(part for message in self.messages for part in message.parts if isinstance(part, ImagePart))
+
+    @property
+    def text(self) -> str:
+        """All text of all messages, joined by line breaks."""
+        return "\n".join(message.text for message in self.messages)
+
+
+def _part_identity(part: Part) -> dict[str, str]:
+    if isinstance(part, TextPart):
+        return {"text": part.text}
+    return {"series" if isinstance(part, SeriesPart) else "image": part.digest}
