@@ -300,6 +300,10 @@ class LeaseKeeper:
                 continue
             try:
                 os.write(handle, orjson.dumps({"token": token, "process": self._identity.plain()}))
+            except OSError:
+                # On a full disk: a guard that names nobody would keep the lease from everybody for a minute.
+                guard.unlink(missing_ok=True)
+                raise
             finally:
                 os.close(handle)
             return guards

@@ -223,3 +223,22 @@ def test_a_folder_that_cannot_be_made_is_a_results_error(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultsError, match="file"):
         LeaseKeeper(tmp_path / "file" / "leases").acquire("run")
+
+
+def test_a_lease_given_back_on_a_full_disk_is_not_blocked_by_its_guard(tmp_path: Path) -> None:
+    """The guard can be created but not written: it goes again, and the next process takes the lease over at once."""
+    code = (
+        "import errno, os, sys\n"
+        "from pathlib import Path\n"
+        "from s1batch.results.lease import LeaseKeeper\n"
+        "keeper = LeaseKeeper(Path(sys.argv[1]))\n"
+        "lease = keeper.acquire('run')\n"
+        "def full(handle, data):\n"
+        "    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n"
+        "os.write = full\n"
+        "keeper.close()\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=Path(__file__).parents[2])
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    with LeaseKeeper(tmp_path).lease("run"):
+        pass
