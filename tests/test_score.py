@@ -61,7 +61,7 @@ def honest(request: Request) -> str:
 
 
 def flawed(request: Request) -> str:
-    """Fail on windows that begin with the odd ten seconds of the noisiest station, and babble on others."""
+    """Fail on a quarter of the windows, and babble on another quarter."""
     if int(request.fingerprint, 16) % 4 == 0:
         raise EngineError("server_error", "out of order")
     return "I see waves." if int(request.fingerprint, 16) % 4 == 1 else honest(request)
