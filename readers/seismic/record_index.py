@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from s1batch.readers.seismic.components import channel_id
 from s1batch.readers.seismic.record_headers import HEADER_BYTES, find_record, is_control_header
 
-_READ_BYTES = 1 << 20
+_READ_BYTES = 1 << 22
+
 _HEADER_BYTES = 128
 _TEXT = 0
 _TIME_CORRECTION_APPLIED = 0x02
@@ -167,43 +169,56 @@ def index_uniform(fd: int) -> RecordIndex | None:
 
     Alike means: one length, one byte order, the same blockettes at the same places. The last record may be cut off.
     """
-    layout = record_layout(os.pread(fd, _HEADER_BYTES, 0))
+    head = os.pread(fd, _HEADER_BYTES, 0)
+    layout = record_layout(head)
     if layout is None:
         return None
     order, record_bytes, chain = layout
     size = os.fstat(fd).st_size
-    cut_off = size % record_bytes
+    records, cut_off = divmod(size, record_bytes)
+    if not records:
+        return None
     if cut_off and record_layout(os.pread(fd, _HEADER_BYTES, size - cut_off)) not in (None, layout):
         return None
-    headers = _read_headers(fd, size // record_bytes, record_bytes, max(chain.values()) + 8)
-    if headers is None:
+    fields = np.dtype([(name, _ordered(kind, order)) for name, kind in _FIXED_HEADER])
+    channel, start_ns, count = (np.empty(records, np.int64) for _ in range(3))
+    rate_hz, has_samples, is_series = np.empty(records), np.empty(records, np.bool_), np.empty(records, np.bool_)
+    examples: dict[bytes, int] = {}
+    read = 0
+    # Some thousand records at a time, so that no array of the whole file is made on the way.
+    for first, headers in _read_headers(fd, records, record_bytes, max(chain.values()) + 8):
+        fixed = headers[:, :48].copy().view(fields)[:, 0]
+        if not _is_valid(headers, fixed, chain, head):
+            return None
+        block = slice(first, first + len(headers))
+        channel[block] = _channel_numbers(headers, first, examples)
+        start_ns[block] = _starts_ns(headers, fixed, chain)
+        count[block] = fixed["count"]
+        rate_hz[block] = _rates_hz(headers, fixed, chain, order)
+        has_samples[block] = fixed["count"] > 0
+        is_series[block] = has_samples[block] & (rate_hz[block] > 0) & (headers[:, chain[1000] + 4] != _TEXT)
+        read = first + len(headers)
+    if read != records:
         return None
-    fixed = headers[:, :48].copy().view([(name, _ordered(kind, order)) for name, kind in _FIXED_HEADER])[:, 0]
-    if not _is_valid(headers, fixed, chain):
-        return None
-    channel, examples = _channel_numbers(np.ascontiguousarray(headers[:, 8:20]))
-    spelled = _channel_ids(fd, record_bytes, examples)
+    spelled = _channel_ids(fd, record_bytes, list(examples.values()))
     if spelled is None:
         return None
     channels = tuple(dict.fromkeys(spelled))
-    channel = np.array([channels.index(name) for name in spelled], np.int64)[channel]
-    encoding = headers[:, chain[1000] + 4]
-    rate_hz = _rates_hz(headers, fixed, chain, order)
-    has_samples = fixed["count"] > 0
-    keep = has_samples & (rate_hz > 0) & (encoding != _TEXT)
-    starts_ns, count = _starts_ns(headers, fixed, chain), fixed["count"].astype(np.int64)
-    logs = np.flatnonzero(has_samples & ~keep)
-    offset = np.arange(len(fixed), dtype=np.int64) * record_bytes
+    if len(channels) < len(spelled):
+        channel = np.array([channels.index(name) for name in spelled], np.int64)[channel]
+    logs = np.flatnonzero(has_samples & ~is_series)
+    # Nearly always that is all of them, and nothing needs to be copied.
+    keep = slice(None) if is_series.all() else is_series
     return RecordIndex(
         channels=channels,
         channel=channel[keep],
-        offset=offset[keep],
-        length=np.full(int(keep.sum()), record_bytes, np.int64),
-        start_ns=starts_ns[keep],
+        offset=(np.arange(records, dtype=np.int64) * record_bytes)[keep],
+        length=np.full(int(is_series.sum()), record_bytes, np.int64),
+        start_ns=start_ns[keep],
         rate_hz=rate_hz[keep],
         count=count[keep],
         unreadable=((size - cut_off, size),) if cut_off else (),
-        logs=tuple((channels[channel[row]], int(starts_ns[row]), int(count[row])) for row in logs),
+        logs=tuple((channels[channel[row]], int(start_ns[row]), int(count[row])) for row in logs),
     )
 
 
@@ -215,8 +230,8 @@ def record_layout(header: bytes) -> tuple[str, int, dict[int, int]] | None:
     """
     if len(header) < 64 or header[6] not in b"DRMQ":
         return None
-    order = next((sign for sign in "><" if 1900 <= _U2[sign].unpack_from(header, 20)[0] <= 2100), None)
-    if order is None:
+    order = ">" if 1900 <= _U2[">"].unpack_from(header, 20)[0] <= 2100 else "<"
+    if order == "<" and not 1900 <= _U2["<"].unpack_from(header, 20)[0] <= 2100:
         return None
     chain: dict[int, int] = {}
     place = _U2[order].unpack_from(header, 46)[0]
@@ -231,46 +246,68 @@ def record_layout(header: bytes) -> tuple[str, int, dict[int, int]] | None:
     return order, 1 << header[chain[1000] + 6], chain
 
 
-def _read_headers(fd: int, records: int, record_bytes: int, wanted: int) -> NDArray[np.uint8] | None:
-    """Read the file through one small buffer and keep only the first bytes of each record."""
-    if records == 0:
-        return None
-    headers = np.empty((records, wanted), np.uint8)
-    at_once = max(_READ_BYTES // record_bytes, 1)
+def _read_headers(fd: int, records: int, record_bytes: int, wanted: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yield the number of a record and the first bytes (whole words of eight) of it and the following ones.
+
+    Ends early where the file does.
+    """
+    wanted = min(-(-wanted // 8) * 8, record_bytes)
+    at_once = max(1, min(_READ_BYTES // record_bytes, records))
     buffer = np.empty((at_once, record_bytes), np.uint8)
     for first in range(0, records, at_once):
         rows = buffer[: min(at_once, records - first)]
         if os.preadv(fd, [rows.reshape(-1).data], first * record_bytes) != rows.size:
-            return None
-        headers[first : first + len(rows)] = rows[:, :wanted]
-    return headers
+            return
+        yield first, rows[:, :wanted].copy()
 
 
-def _is_valid(headers: NDArray[np.uint8], fixed: NDArray[np.void], chain: dict[int, int]) -> bool:
-    """Whether every header has plausible values and the same blockettes as the first one."""
-    alike = [46, 47, chain[1000] + 5, chain[1000] + 6]
-    alike += [byte for place in chain.values() for byte in range(place, place + 4)]
-    checks = [
-        *(headers[:, byte] == headers[0, byte] for byte in alike),
-        _IS_QUALITY[headers[:, 6]],
-        (fixed["year"] >= 1900) & (fixed["year"] <= 2100),
-        (fixed["day"] >= 1) & (fixed["day"] <= 366),
-        (fixed["hour"] <= 23) & (fixed["minute"] <= 59) & (fixed["second"] <= 59),
-        fixed["fraction"] <= 9999,
-    ]
-    return all(bool(check.all()) for check in checks)
+def _is_valid(headers: NDArray[np.uint8], fixed: NDArray[np.void], chain: dict[int, int], head: bytes) -> bool:
+    """Whether every header has plausible values and the same blockettes as the first one of the file."""
+    alike = np.zeros(headers.shape[1], np.uint8)
+    alike[[46, 47, chain[1000] + 5, chain[1000] + 6]] = 255
+    for place in chain.values():
+        alike[place : place + 4] = 255
+    words, masks = headers.view(np.uint64), alike.view(np.uint64)
+    model = np.frombuffer(head, np.uint64, len(masks))
+    if any(mask and ((words[:, k] ^ model[k]) & mask).any() for k, mask in enumerate(masks)):
+        return False
+    limits = ((24, 23), (25, 59), (26, 59))
+    return (
+        bool(_IS_QUALITY[headers[:, 6]].all())
+        and all(int(headers[:, byte].max()) <= limit for byte, limit in limits)
+        and int(fixed["fraction"].max()) <= 9999
+        and all(
+            1900 <= int(fixed["year"][row]) <= 2100 and 1 <= int(fixed["day"][row]) <= 366
+            for row in _changes(headers, 20, 24)
+        )
+    )
+
+
+def _changes(headers: NDArray[np.uint8], first: int, stop: int) -> list[int]:
+    """The records whose bytes first to stop (a multiple of four) differ from the record before, and record 0."""
+    words = np.ascontiguousarray(headers[:, first:stop]).view(np.uint32)
+    is_new = words[1:, 0] != words[:-1, 0]
+    for column in range(1, words.shape[1]):
+        is_new |= words[1:, column] != words[:-1, column]
+    return [0, *(np.flatnonzero(is_new) + 1).tolist()]
 
 
 def _starts_ns(headers: NDArray[np.uint8], fixed: NDArray[np.void], chain: dict[int, int]) -> NDArray[np.int64]:
     """Start times: the header's, its time correction where not yet applied, and the microseconds of blockette 1001."""
-    days = _DAYS_BEFORE_YEAR[fixed["year"] - 1900] + fixed["day"] - 1
-    hours = days * 24 + fixed["hour"]
-    seconds = (hours * 60 + fixed["minute"]) * 60 + fixed["second"]
-    pending = (fixed["activity"] & _TIME_CORRECTION_APPLIED) == 0
-    tenth_ms = fixed["fraction"].astype(np.int64) + np.where(pending, fixed["correction"].astype(np.int64), 0)
-    start_ns: NDArray[np.int64] = seconds * 1_000_000_000 + tenth_ms * 100_000
+    seconds = headers[:, 24].astype(np.int64)
+    for byte in (25, 26):
+        seconds *= 60
+        seconds += headers[:, byte]
+    days = _changes(headers, 20, 24)
+    numbers = _DAYS_BEFORE_YEAR[fixed["year"][days].astype(np.int64) - 1900] + fixed["day"][days].astype(np.int64) - 1
+    seconds += np.repeat(numbers * 86_400, np.diff([*days, len(headers)]))
+    start_ns: NDArray[np.int64] = seconds * 1_000_000_000
+    start_ns += fixed["fraction"].astype(np.int64) * 100_000
+    if headers[:, 40:44].any():
+        pending = (fixed["activity"] & _TIME_CORRECTION_APPLIED) == 0
+        start_ns += np.where(pending, fixed["correction"].astype(np.int64), 0) * 100_000
     if 1001 in chain:
-        start_ns = start_ns + headers[:, chain[1001] + 5].astype(np.int8).astype(np.int64) * 1000
+        start_ns += headers[:, chain[1001] + 5].astype(np.int8).astype(np.int64) * 1000
     return start_ns
 
 
@@ -281,11 +318,18 @@ def _rates_hz(
     if 100 in chain:
         actual: NDArray[np.float64] = _field(headers, chain[100] + 4, 4, order + "f4")[:, 0].astype(np.float64)
         return actual
-    factor, multiplier = fixed["factor"].astype(np.float64), fixed["multiplier"].astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rate = np.where(factor > 0, factor, -1 / factor)
-        rate = np.where(multiplier > 0, rate * multiplier, np.where(multiplier < 0, -rate / multiplier, rate))
-    return np.where(factor == 0, 0.0, rate)
+    rows = _changes(headers, 32, 36)
+    rates = [_rate_hz(int(fixed["factor"][row]), int(fixed["multiplier"][row])) for row in rows]
+    return np.repeat(np.array(rates, np.float64), np.diff([*rows, len(headers)]))
+
+
+def _rate_hz(factor: int, multiplier: int) -> float:
+    if factor == 0:
+        return 0.0
+    rate_hz = float(factor) if factor > 0 else -1 / factor
+    if multiplier > 0:
+        return rate_hz * multiplier
+    return -rate_hz / multiplier if multiplier < 0 else rate_hz
 
 
 def _field(headers: NDArray[np.uint8], place: int, size: int, kind: str) -> NDArray[np.generic]:
@@ -297,12 +341,18 @@ def _ordered(kind: str, order: str) -> str:
     return kind if kind.startswith("S") else order + kind
 
 
-def _channel_numbers(codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], list[int]]:
-    """Number the distinct codes; return each record's number, and a record that has it for each number."""
-    changes = np.concatenate(([0], np.flatnonzero((codes[1:] != codes[:-1]).any(axis=1)) + 1))
-    _, example, number = np.unique(codes[changes], axis=0, return_index=True, return_inverse=True)
-    per_record = np.repeat(number.reshape(-1), np.diff([*changes, len(codes)]))
-    return per_record.astype(np.int64), [int(changes[place]) for place in example]
+def _channel_numbers(headers: NDArray[np.uint8], first: int, examples: dict[bytes, int]) -> NDArray[np.int64]:
+    """Number the distinct codes of a file; `examples` keeps a record that has it for each, in the order of numbers."""
+    changes = _changes(headers, 8, 20)
+    known = {codes: number for number, codes in enumerate(examples)}
+    runs = np.empty(len(changes), np.int64)
+    for place, row in enumerate(changes):
+        codes = headers[row, 8:20].tobytes()
+        if codes not in known:
+            known[codes] = len(known)
+            examples[codes] = first + row
+        runs[place] = known[codes]
+    return np.repeat(runs, np.diff([*changes, len(headers)]))
 
 
 def _channel_ids(fd: int, record_bytes: int, examples: list[int]) -> tuple[str, ...] | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from pymseed import MiniSEEDError, MS3TraceList
 
 from s1batch.errors import SourceError
 from s1batch.grid import time_of
@@ -135,49 +136,62 @@ def scan_quickly(path: str) -> FileScan | None:
     Raises:
         OSError: The file cannot be read.
     """
-    from pymseed import MiniSEEDError, MS3TraceList
-
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(descriptor).st_size
-        data = os.pread(descriptor, _SMALL_BYTES if size <= _SMALL_BYTES else _HEAD_BYTES, 0)
+        data = os.pread(descriptor, size if size <= _SMALL_BYTES else _HEAD_BYTES, 0)
         if not is_record(data) or not _ends_with_a_record(path, descriptor, data, size):
             return None
     finally:
         os.close(descriptor)
+    segments: list[HeaderSegment] = []
+    ends_ns: list[int] = []
     try:
         with MS3TraceList.from_buffer(data) if size <= _SMALL_BYTES else MS3TraceList.from_file(path) as traces:
-            segments: dict[str, list[tuple[int, int, float, int]]] = {}
             for trace in traces:
-                found = segments.setdefault(channel_of(trace.sourceid), [])
-                found += ((part.starttime, part.endtime, part.samprate, part.samplecnt) for part in trace)
+                channel = channel_of(trace.sourceid)
+                for part in trace:
+                    start_ns, rate_hz, samples = part.starttime, part.samprate, part.samplecnt
+                    if samples <= 0:
+                        continue
+                    segments.append(
+                        HeaderSegment(
+                            channel=channel,
+                            start_ns=start_ns,
+                            rate_hz=rate_hz if rate_hz > 0 else 0.0,
+                            samples=samples,
+                        )
+                    )
+                    ends_ns.append(part.endtime)
     except (MiniSEEDError, UnicodeDecodeError):
         return None
-    if not all(_is_plain(found) for found in segments.values()):
-        return None
-    return FileScan(
-        format=MSEED,
-        segments=tuple(
-            HeaderSegment(channel=channel, start_ns=start_ns, rate_hz=max(rate_hz, 0.0), samples=samples)
-            for channel, found in segments.items()
-            for start_ns, _, rate_hz, samples in found
-            if samples > 0
-        ),
-    )
+    return FileScan(format=MSEED, segments=tuple(segments)) if _is_plain(segments, ends_ns) else None
 
 
-def _is_plain(segments: list[tuple[int, int, float, int]]) -> bool:
-    """Return whether segments (start, end, rate, samples) of a channel lie apart and on their grids, beyond doubt."""
-    for start_ns, end_ns, rate_hz, samples in segments:
-        if rate_hz > 0 and not fits(end_ns, time_of(samples - 1, start_ns, rate_hz), rate_hz, _TOLERANCE_NS):
-            return False
+def _is_plain(segments: list[HeaderSegment], ends_ns: list[int]) -> bool:
+    """Return whether the segments of each channel lie apart and on their grids, beyond doubt.
+
+    Args:
+        segments: The segments.
+        ends_ns: The time of the last sample of each.
+    """
+    for segment, end_ns in zip(segments, ends_ns, strict=True):
+        rate_hz, steps = segment.rate_hz, segment.samples - 1
+        if rate_hz > 0 and steps:
+            expected_ns = time_of(steps, segment.start_ns, rate_hz)
+            if not fits(end_ns, expected_ns, rate_hz, _TOLERANCE_NS):
+                return False
     if len(segments) == 1:
         return True
+    spans = sorted(
+        (segment.channel, segment.start_ns, end_ns, segment.rate_hz)
+        for segment, end_ns in zip(segments, ends_ns, strict=True)
+        if segment.rate_hz > 0
+    )
     # What is joined lies one and a half periods apart at the most.
     return all(
-        after[0] - before[1] > 2e9 / min(before[2], after[2])
-        for before, after in pairwise(sorted(segments))
-        if before[2] > 0 and after[2] > 0
+        before[0] != after[0] or after[1] - before[2] > 2e9 / min(before[3], after[3])
+        for before, after in pairwise(spans)
     )
 
 
@@ -191,5 +205,10 @@ def _ends_with_a_record(path: str, descriptor: int, data: bytes, size: int) -> b
     _, length, chain = layout
     if size % length or data[chain[1000] + 4] == _TEXT:
         return False
-    tail = data[-length:][:_HEAD_BYTES] if len(data) == size else os.pread(descriptor, _HEAD_BYTES, size - length)
-    return is_record(tail) and record_layout(tail) == layout
+    if len(data) == size:
+        tail = data[size - length : size - length + _HEAD_BYTES]
+    else:
+        tail = os.pread(descriptor, _HEAD_BYTES, size - length)
+    # Blockette 1000 says how long the record is.
+    place = slice(chain[1000], chain[1000] + 7)
+    return is_record(tail) and tail[place] == data[place]

@@ -87,6 +87,7 @@ class ReadSession:
         self._dropping: dict[int, list[Block]] = defaultdict(list)
         self._files: dict[str, _OpenFile] = {}
         self._failed: dict[str, SourceError] = {}
+        self._unopened: dict[str, tuple[int, int]] = {}
 
     def __enter__(self) -> ReadSession:
         return self
@@ -105,6 +106,10 @@ class ReadSession:
             SourceError: When it cannot be opened.
         """
         return self._open(address).facts
+
+    def identity(self, address: Address) -> tuple[int, int] | None:
+        """Return size and modification time (ns) of a file that could not be opened, or None when it is not there."""
+        return self._unopened.get(address.path)
 
     def blocks(self, address: Address, low_ns: int, high_ns: int) -> list[Block]:
         """Return the loaded blocks of an address's channel that touch a time range, in the order of the file.
@@ -169,7 +174,7 @@ class ReadSession:
             raise SourceError(failure.reason, failure.detail) from failure
         try:
             path = self._resolve(address)
-            size, mtime_ns = identity(path)
+            size, mtime_ns = self._unopened[address.path] = identity(path)
             sha256 = content_sha256(path) if self._hash_content else ""
             file = open_waveforms(path)
         except SourceError as error:

@@ -315,8 +315,9 @@ class WindowReader:
             try:
                 facts = session.facts(address)
             except SourceError as error:
-                files["sizes"].append(None)
-                files["mtimes"].append(None)
+                size, mtime_ns = session.identity(address) or (None, None)
+                files["sizes"].append(size)
+                files["mtimes"].append(mtime_ns)
                 files["remarks"].append(error.detail)
                 continue
             files["sizes"].append(facts.size)
