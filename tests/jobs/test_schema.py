@@ -219,6 +219,8 @@ def filled(value: Any, schema: Any) -> Any:
         return [filled(item, schema["items"]) for item in value]
     if "properties" in schema:
         return {name: filled(value.get(name), node) for name, node in schema["properties"].items()}
+    if schema.get("type") == "number":
+        return float(value)  # a whole number beyond 2**53 is the nearest float64, as JSON's numbers are elsewhere
     return value
 
 
