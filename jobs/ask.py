@@ -89,6 +89,11 @@ class AskJob:
         """Turn a response into the schema's fields, or judge its text where there is no schema."""
         return interpret_text(response) if self.schema is None else interpret_json(response, self.schema)
 
+    @property
+    def merge_columns(self) -> frozenset[str]:
+        """None: answers to a free question are not merged."""
+        return frozenset()
+
     def merge(self, rows: pl.DataFrame) -> None:
         """Return None: answers to a free question are not merged."""
 

@@ -45,5 +45,9 @@ class Job(Protocol):
     def interpret(self, record: Record, response: Response) -> Answer:
         """Turn a response without error into an answer; `record` comes without its payload."""
 
+    @property
+    def merge_columns(self) -> frozenset[str]:
+        """The columns that `merge` looks at, where results have them; none when there is nothing to merge."""
+
     def merge(self, rows: pl.DataFrame) -> pl.DataFrame | None:
         """Merge the answers of overlapping chunks; None when the job has nothing to merge."""

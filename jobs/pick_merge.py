@@ -18,6 +18,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import polars as pl
 
+MERGE_COLUMNS = frozenset(
+    [
+        "chunk_key",
+        "outcome",
+        "source",
+        "start",
+        "end",
+        "core_start_ns",
+        "core_stop_ns",
+        "p_time",
+        "s_time",
+        "network",
+        "station",
+        "location",
+        "band",
+        "channels",
+        "rate_sent_hz",
+    ]
+)
+"""The columns of results that `merge_picks` looks at."""
+
 _STATION = ("network", "station", "location", "band")
 
 

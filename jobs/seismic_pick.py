@@ -16,7 +16,7 @@ from s1batch.columns import Column
 from s1batch.errors import SourceError
 from s1batch.jobs.answers import AnswerSchema, interpret_json
 from s1batch.jobs.base import Settings
-from s1batch.jobs.pick_merge import merge_picks
+from s1batch.jobs.pick_merge import MERGE_COLUMNS, merge_picks
 from s1batch.jobs.template import PromptTemplate, names_of
 from s1batch.records import Answer, Message, PlanEntry, Record, Request, Response, Series, SeriesPart, TextPart
 
@@ -156,6 +156,11 @@ class SeismicPickJob:
         if p_index is not None and s_index is not None and s_index <= p_index:
             notes.append(f"s_index {s_index} is not behind p_index {p_index}")
         return Answer(outcome="ok", detail="; ".join(notes), fields=fields)
+
+    @property
+    def merge_columns(self) -> frozenset[str]:
+        """What says where and when a pick is, and how its window lies."""
+        return MERGE_COLUMNS
 
     def merge(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return one line for each pick of a phase at a station, merged over overlapping windows."""

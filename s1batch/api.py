@@ -203,12 +203,9 @@ class Results:
 
     def merge(self) -> int | None:
         """Write merged/ again from the rows; return its number of rows, None when the job has nothing to merge."""
-        from s1batch.results.merged import write_merged
+        from s1batch.results.merged import merge_rows
 
-        frame = make_job(self.loaded).merge(self.scan().collect())
-        if frame is not None:
-            write_merged(self.path, frame)
-        return None if frame is None else frame.height
+        return merge_rows(self.path, self.scan(), make_job(self.loaded))
 
     def score(
         self,

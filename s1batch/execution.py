@@ -22,7 +22,7 @@ from s1batch.readers.base import Reader
 from s1batch.records import Outcome
 from s1batch.results.layout import Layout
 from s1batch.results.lease import Lease
-from s1batch.results.merged import write_merged
+from s1batch.results.merged import merge_rows
 from s1batch.results.schema import RowSchema
 from s1batch.results.store import ResultsStore
 from s1batch.runspec import check_same, make_run_spec, read_run_spec, write_run_spec
@@ -137,7 +137,7 @@ def execute(
         subset = Subset.of(plan, options.shard, options.limit)
         if options.retry:
             _supersede(store, subset, options)
-        before = subset.tally(store)[0].total()
+        before = subset.answered(store)
         tasks = subset.open_tasks(store)
         if not tasks:
             say(f"{path}: all {subset.chunks:,} chunks have their row; nothing to do")
@@ -265,8 +265,4 @@ def _merge(job: Job, store: ResultsStore, plan: PlanStore, path: Path) -> int | 
     """Merge the answers over overlaps once every part is there; None before, and where there is nothing to merge."""
     if len(store.finished()) < plan.parts():
         return None
-    frame = job.merge(store.scan().collect())
-    if frame is None:
-        return None
-    write_merged(path, frame)
-    return frame.height
+    return merge_rows(path, store.scan(), job)

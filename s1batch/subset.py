@@ -93,11 +93,16 @@ class Subset:
         finished = store.finished()
         tasks = [PartTask(part, self.keys if part == self.cut else None) for part in self.parts if part not in finished]
         if tasks and tasks[-1].part == self.cut:
-            with naming_damage(store.layout.root):
-                done = self._rows(store).filter(self._in_cut()).collect().height
-            if done == len(self.keys):
+            _, unfinished = store.answered([self.cut])
+            if self.keys <= unfinished.get(self.cut, frozenset()):
                 tasks.pop()
         return tasks
+
+    def answered(self, store: ResultsStore) -> int:
+        """Count the chunks of the subset that have a row; opens no file of rows."""
+        finished, unfinished = store.answered(self.parts.keys())
+        whole = sum(self.parts[part] for part in finished)
+        return whole + sum(len(keys & self.keys if part == self.cut else keys) for part, keys in unfinished.items())
 
     def tally(self, store: ResultsStore) -> tuple[Counter[str], Counter[tuple[str, str]]]:
         """Count the rows of the subset by outcome, and those that are not ok by (outcome, reason)."""
@@ -116,12 +121,7 @@ class Subset:
     def _rows(self, store: ResultsStore) -> pl.LazyFrame:
         import polars as pl
 
-        rows = store.scan_all().select("chunk_key", "part", "outcome", "reason")
-        whole = [part for part in self.parts if part != self.cut]
-        inside = pl.col("part").is_in(whole)
-        return rows.filter(inside | self._in_cut() if self.cut is not None else inside)
-
-    def _in_cut(self) -> pl.Expr:
-        import polars as pl
-
-        return (pl.col("part") == self.cut) & pl.col("chunk_key").is_in(list(self.keys))
+        rows = store.scan_all(self.parts.keys()).select("chunk_key", "part", "outcome", "reason")
+        if self.cut is None:
+            return rows
+        return rows.filter((pl.col("part") != self.cut) | pl.col("chunk_key").is_in(list(self.keys)))

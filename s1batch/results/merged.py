@@ -7,9 +7,24 @@ from pathlib import Path
 
 import polars as pl
 
+from s1batch.jobs.base import Job
 from s1batch.results.atomic import make_folder
 from s1batch.results.layout import Layout
 from s1batch.results.rows_file import write_table
+
+
+def merge_rows(path: str | os.PathLike[str], rows: pl.LazyFrame, job: Job) -> int | None:
+    """Write the merged answers of rows; of these, only what the job looks at is read.
+
+    Returns:
+        How many merged answers there are; None when the job has nothing to merge.
+    """
+    names = [name for name in rows.collect_schema().names() if name in job.merge_columns]
+    frame = job.merge(rows.select(names).collect()) if names else None
+    if frame is None:
+        return None
+    write_merged(path, frame)
+    return frame.height
 
 
 def write_merged(path: str | os.PathLike[str], frame: pl.DataFrame) -> Path:

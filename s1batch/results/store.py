@@ -142,15 +142,16 @@ class ResultsStore:
         """Return the rows of all finished parts, in the order of the plan."""
         return self._scan_parts(sorted(self.finished()))
 
-    def scan_all(self) -> pl.LazyFrame:
-        """Return the rows of all finished parts, and behind them those still in journals."""
+    def scan_all(self, parts: Collection[int] | None = None) -> pl.LazyFrame:
+        """Return the rows of all finished parts, and behind them those still in journals.
+
+        Args:
+            parts: Only these parts; None means all.
+        """
         import polars as pl
 
-        # Journals first: a part that is finished meanwhile is then read from its file.
-        begun = sorted(self.begun())
-        found = {part: journal_rows(part_journals(self.layout, part), self.schema) for part in begun}
-        finished = self.finished()
-        rows: list[Row] = [row for part in begun if part not in finished for row in found[part].values()]
+        finished, unfinished = self._rows_by_part(parts)
+        rows = [row for part in sorted(unfinished) for row in unfinished[part].values()]
         frame = pl.from_arrow(self.schema.to_table(rows))
         if not isinstance(frame, pl.DataFrame):
             raise TypeError("a table became no frame")
@@ -167,6 +168,23 @@ class ResultsStore:
             yield from journal_rows(part_journals(self.layout, part), self.schema).values()
         for part in sorted(self.finished(), reverse=True):
             yield from read_rows(self.layout.part_rows(part), self.schema)
+
+    def answered(self, parts: Collection[int] | None = None) -> tuple[set[int], dict[int, frozenset[str]]]:
+        """Return the parts that are finished, and the chunk keys that the others have rows for; opens no file of rows.
+
+        Args:
+            parts: Only these parts; None means all.
+        """
+        finished, unfinished = self._rows_by_part(parts)
+        return finished, {part: frozenset(rows) for part, rows in unfinished.items()}
+
+    def _rows_by_part(self, parts: Collection[int] | None) -> tuple[set[int], dict[int, dict[str, Row]]]:
+        """Return the finished parts, and the rows of the unfinished ones."""
+        # Journals first: a part that is finished meanwhile is then read from its file.
+        begun = self.begun() if parts is None else self.begun().intersection(parts)
+        found = {part: journal_rows(part_journals(self.layout, part), self.schema) for part in sorted(begun)}
+        finished = self.finished() if parts is None else self.finished().intersection(parts)
+        return finished, {part: rows for part, rows in found.items() if part not in finished}
 
     def _scan_parts(self, parts: list[int]) -> pl.LazyFrame:
         import polars as pl

@@ -103,7 +103,9 @@ class _Tree:
                         if environment and os.getpid() != _parent(pid):
                             self._others.add(pid)
                         continue
+                    # One that was born just now still shows the memory of its parent, which it shares until its exec.
                     self._ours.add(pid)
+                    continue
                 total += int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * PAGE_BYTES
             except (OSError, ValueError):
                 self._ours.discard(pid)

@@ -37,7 +37,8 @@ def asked(job):
 def test_the_second_run_ends_with_4_at_once_and_after_a_kill_the_next_begins_at_once(job):
     """The second says who is at work; the lease of a process that was killed on this machine holds nobody up."""
     out = job.parent / "out"
-    first = start(job)
+    # Part after part, a second each: the first is busy for longer than the second takes to start.
+    first = start(job, "--set", "engine.latency_s=1", "--set", "run.parts_in_flight=1")
     wait_for_journal(out, first)
     second = run(job)
     assert second.process.returncode == 4, second.said
