@@ -25,8 +25,9 @@ RATE_HZ = 20.0
 class Archive:
     """Records by file, and what each sample's value stands for: file, channel and the time its record gives it."""
 
-    files: list[list[bytes]] = field(default_factory=list)
-    origin: dict[int, tuple[str, str, int, float]] = field(default_factory=dict)
+    files: list[list[bytes]] = field(default_factory=list, repr=False)
+    origin: dict[int, tuple[str, str, int, float]] = field(default_factory=dict, repr=False)
+    told: list[tuple[int, str, int, int, float]] = field(default_factory=list)
 
 
 @st.composite
@@ -57,6 +58,7 @@ def archives(draw: st.DrawFn) -> Archive:
                     time_ns = start_ns + shift_ns + round(k * 1e9 / rate_hz)
                     archive.origin[value] = (str(file), channel, time_ns, rate_hz)
                 records += [bytes(part) for part in record.generate(values, sample_type="i")]
+                archive.told.append((file, channel, start_ns + shift_ns - MIDNIGHT_NS, count, rate_hz))
                 number += count
                 start_ns += round(count * 1e9 / rate_hz)
         if draw(st.booleans()):
@@ -135,7 +137,9 @@ def test_plan_and_read_agree_and_every_selected_sample_is_in_a_window(
                 away = (time_ns - series.start_ns) * rate_hz / 1e9 - place
                 if abs(away) > 1.0 + 1e-6 or ((channel, path) not in listed and not is_copy(archive, channel, listed)):
                     continue
-                assert abs(own_rate_hz / rate_hz - 1) < 1.01e-4
+                assert (
+                    abs(own_rate_hz / rate_hz - 1) < 2.1e-4
+                )  # records of one run, and runs of one group, differ by 1e-4
                 assert in_range(time_ns, selection)
                 real[place] = True
                 seen.setdefault(int(value), set()).add(letter)
