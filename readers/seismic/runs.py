@@ -93,8 +93,9 @@ def split_runs(index: RecordIndex, rows: NDArray[np.int64]) -> list[RecordRun]:
     within 1e-4: neighbours in the file, and pieces of it that stand out of order. The samples of a run count on evenly
     from its first record, at the rate of the one that stands first in the file. Where its end lies more than half a
     period off that grid, it is cut into runs each of whose records lies within half a period. These are the rules of
-    libmseed's trace list but for the last one, so that a scan may use that list where it shows nothing odd. Runs do not
-    depend on which part of the file is wanted.
+    libmseed's trace list but for the last one, so that a scan may use that list where it shows nothing odd. (Only where
+    records of one run differ in rate and also stand out of order may that list name the rate of another one.) Runs do
+    not depend on which part of the file is wanted.
     """
     if not len(rows):
         return []
