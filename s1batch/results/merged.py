@@ -10,7 +10,7 @@ import polars as pl
 from s1batch.jobs.base import Job
 from s1batch.results.atomic import make_folder
 from s1batch.results.layout import Layout
-from s1batch.results.rows_file import write_table
+from s1batch.results.rows_file import naming_damage, write_table
 
 
 def merge_rows(path: str | os.PathLike[str], rows: pl.LazyFrame, job: Job) -> int | None:
@@ -19,8 +19,10 @@ def merge_rows(path: str | os.PathLike[str], rows: pl.LazyFrame, job: Job) -> in
     Returns:
         How many merged answers there are; None when the job has nothing to merge.
     """
-    names = [name for name in rows.collect_schema().names() if name in job.merge_columns]
-    frame = job.merge(rows.select(names).collect()) if names else None
+    with naming_damage(Path(path)):
+        names = [name for name in rows.collect_schema().names() if name in job.merge_columns]
+        looked_at = rows.select(names).collect() if names else None
+    frame = None if looked_at is None else job.merge(looked_at)
     if frame is None:
         return None
     write_merged(path, frame)
