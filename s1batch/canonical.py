@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+_INFINITY = float("inf")
+
 
 def canonical_bytes(value: object) -> bytes:
     """Return the canonical JSON of plain data and (nested) dataclasses.
@@ -47,15 +49,15 @@ def _plain(value: Any) -> Any:
     if value is None or kind is str or kind is int or kind is bool:
         return value
     if kind is dict or (kind is not list and isinstance(value, Mapping)):
-        return _plain_items(value.items())
+        return _without_empty(value.items())
     if dataclasses.is_dataclass(kind):
-        return _plain_items((name, getattr(value, name)) for name in kind.__dataclass_fields__)
+        return _without_empty([(name, getattr(value, name)) for name in kind.__dataclass_fields__])
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, (set, frozenset)):
         return sorted(_plain(item) for item in value)
     if isinstance(value, float):
-        if value != value or value in (float("inf"), float("-inf")):
+        if value != value or value in (_INFINITY, -_INFINITY):
             raise TypeError(f"canonical JSON does not hold {value!r}")
         return value
     if isinstance(value, (str, int)):
@@ -63,6 +65,11 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"canonical JSON does not hold a {kind.__name__}")
 
 
-def _plain_items(items: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
-    plain = ((str(key), _plain(item)) for key, item in items)
-    return {key: item for key, item in plain if not (item is None or item == "" or item == [] or item == {})}
+def _without_empty(items: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, item in items:
+        plain = _plain(item)
+        if plain is None or (not plain and isinstance(plain, (str, list, dict))):
+            continue
+        kept[key if type(key) is str else str(key)] = plain
+    return kept

@@ -21,6 +21,7 @@ from distributed.scheduler import KilledWorker
 from s1batch.canonical import digest
 from s1batch.errors import Interrupted, S1BatchError, UsageError
 from s1batch.part_runner import PartSummary
+from s1batch.process_settings import settle_process
 from s1batch.scheduler import POLL_S, PartTask, Watch
 from s1batch.session import Session, SessionSetup, SessionStats
 
@@ -35,13 +36,21 @@ _LOST = (OSError, TimeoutError, CancelledError)
 
 
 class SessionPlugin(WorkerPlugin):
-    """A worker's session: opened at its first part, closed with the worker."""
+    """A worker's session: opened at its first part, closed with the worker.
 
-    def __init__(self, setup: SessionSetup) -> None:
+    Args:
+        setup: What the session begins with.
+        owns_process: Whether the worker is there for this run only.
+    """
+
+    def __init__(self, setup: SessionSetup, owns_process: bool) -> None:
         self._setup = setup
+        self._owns_process = owns_process
 
     def setup(self, worker: Any) -> None:
         """Called by Dask when the worker begins."""
+        if self._owns_process:
+            settle_process()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._session: Session | None = None
@@ -100,7 +109,7 @@ def run_on_dask(
             say(f"Dask dashboard: {client.dashboard_link}")
             sessions = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
             setup = replace(setup, share=sessions, lease_patience_s=WORKER_LOSS_PATIENCE_S)
-            client.register_plugin(SessionPlugin(setup), name=plugin)
+            client.register_plugin(SessionPlugin(setup, owns_process=address is None), name=plugin)
             try:
                 _Submission(client, plugin, watch, stop).run(tasks, 2 * sessions * width)
             finally:

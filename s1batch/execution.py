@@ -129,8 +129,8 @@ def execute(
         say(facts.told)
     job = make_job(loaded)
     reader = make_reader(loaded, facts.rules)
-    store = ResultsStore(path, RowSchema(reader.lineage, job.columns))
-    with store.lease(_lease_name(options.shard)):
+    schema = RowSchema(reader.lineage, job.columns)
+    with ResultsStore(path, schema) as store, store.lease(_lease_name(options.shard)):
         store.tidy()
         with _at_once(stop):
             plan = _open_plan(loaded, facts, job, reader, path, store, options, say, stop)

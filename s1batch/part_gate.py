@@ -50,6 +50,7 @@ class PartGate:
 
     def __init__(self, stopped: threading.Event) -> None:
         self._stopped = stopped
+        # One waiter is woken at a time: whoever comes in says what it holds, which wakes the next.
         self._changed = threading.Condition()
         self._open: set[OpenPart] = set()
 
@@ -72,14 +73,14 @@ class PartGate:
         finally:
             with self._changed:
                 self._open.discard(mine)
-                self._changed.notify_all()
+                self._changed.notify()
 
     def change(self, part: OpenPart, **values: int) -> None:
         """Note what became of an open part."""
         with self._changed:
             for name, value in values.items():
                 setattr(part, name, value)
-            self._changed.notify_all()
+            self._changed.notify()
 
     def _has_room(self) -> bool:
         reading = [part for part in self._open if not part.is_read]

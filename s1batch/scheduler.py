@@ -107,30 +107,45 @@ def run_parts(
 def _run_inline(setup: SessionSetup, tasks: Sequence[PartTask], watch: Watch, stop: threading.Event) -> None:
     width = setup.loaded.spec.run.parts_in_flight
     with Session(setup) as session, ThreadPoolExecutor(width, thread_name_prefix="s1batch-part") as pool:
-        waiting = iter(tasks)
-        running: set[Future[PartSummary]] = set()
-        error: S1BatchError | None = None
-        while True:
-            if stop.is_set() and error is None:
-                error = Interrupted("stopped")
-            if error is not None:
-                session.stop()
-                waiting = iter(())
-            for task in waiting:
-                running.add(pool.submit(session.run_part, task.part, task.only))
-                if len(running) >= width:
-                    break
-            if not running:
-                break
-            done, running = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
-            watch.tick(session.stats())
-            for future in done:
-                try:
-                    watch.finished(future.result())
-                except Interrupted as interrupted:
-                    error = error or interrupted
-                except S1BatchError as failure:
-                    error = failure if error is None or isinstance(error, Interrupted) else error
-        watch.tick(session.stats())
+        try:
+            _submit_all(session, pool, width, tasks, watch, stop)
+        except BaseException:
+            session.stop()  # the pool waits for the parts that run; they shall not go on to their end
+            raise
+
+
+def _submit_all(
+    session: Session,
+    pool: ThreadPoolExecutor,
+    width: int,
+    tasks: Sequence[PartTask],
+    watch: Watch,
+    stop: threading.Event,
+) -> None:
+    waiting = iter(tasks)
+    running: set[Future[PartSummary]] = set()
+    error: S1BatchError | None = None
+    while True:
+        if stop.is_set() and error is None:
+            error = Interrupted("stopped")
         if error is not None:
-            raise error
+            session.stop()
+            waiting = iter(())
+        for task in waiting:
+            running.add(pool.submit(session.run_part, task.part, task.only))
+            if len(running) >= width:
+                break
+        if not running:
+            break
+        done, running = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+        watch.tick(session.stats())
+        for future in done:
+            try:
+                watch.finished(future.result())
+            except Interrupted as interrupted:
+                error = error or interrupted
+            except S1BatchError as failure:
+                error = failure if error is None or isinstance(error, Interrupted) else error
+    watch.tick(session.stats())
+    if error is not None:
+        raise error

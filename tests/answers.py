@@ -62,3 +62,19 @@ async def poisoned(request: Request) -> str:
 def shy(request: Request) -> str:
     """Find nothing anywhere."""
     return json.dumps({"contain": False, "p_index": None, "s_index": None})
+
+
+def _is_first_time() -> bool:
+    try:
+        Path(os.environ["ASKED"] + ".broken").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+async def broken(request: Request) -> str:
+    """Like `slowly`, but with a mistake that shows at the first answer."""
+    answer = await slowly(request)
+    if _is_first_time():
+        raise ZeroDivisionError("a mistake in the program")
+    return answer

@@ -33,6 +33,17 @@ class TestChoice:
             choose(asked, workers, 10, "reference")
 
 
+def test_a_mistake_in_the_program_ends_the_run_soon(tmp_path, monkeypatch):
+    """It is raised as it is, and parts that are open do not go on to their end first."""
+    asked = tmp_path / "asked"
+    monkeypatch.setenv("ASKED", str(asked))
+    archive = write_archive(tmp_path / "archive", stations=16, seconds=400)
+    job = pick_job(archive, "broken", run={"part_chunks": 312, "parts_in_flight": 2})
+    with pytest.raises(ZeroDivisionError):
+        s1batch.run(job, tmp_path / "out")
+    assert len(asked.read_text().split()) < 312
+
+
 def table(results):
     return results.scan().collect().drop("seconds").sort("chunk_key")
 
