@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from s1batch.canonical import digest
 from s1batch.columns import Column
@@ -88,6 +89,9 @@ class AskJob:
     def interpret(self, record: Record, response: Response) -> Answer:
         """Turn a response into the schema's fields, or judge its text where there is no schema."""
         return interpret_text(response) if self.schema is None else interpret_json(response, self.schema)
+
+    def places(self, fields: Mapping[str, Any]) -> None:
+        """Return None: what the answer to a free question says about places is not known."""
 
     @property
     def merge_columns(self) -> frozenset[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from s1batch.columns import Column
 from s1batch.records import Answer, ModelIdentity, PlanEntry, Record, Request, Response, Sampling
@@ -44,6 +45,17 @@ class Job(Protocol):
 
     def interpret(self, record: Record, response: Response) -> Answer:
         """Turn a response without error into an answer; `record` comes without its payload."""
+
+    def places(self, fields: Mapping[str, Any]) -> tuple[int, ...] | None:
+        """Return where a closer look is worth it, when a scan at a low rate was answered so; pure.
+
+        Args:
+            fields: The answer's columns of a row that is `ok`, as they are stored (times are integers of ns).
+
+        Returns:
+            Places in the units of the chunk's first slice (ns for time series), empty for nowhere; None when the answer
+            does not say where, which means everywhere.
+        """
 
     @property
     def merge_columns(self) -> frozenset[str]:

@@ -37,6 +37,9 @@ def quakeflow_picks(table: pl.DataFrame) -> pl.DataFrame:
         )
     elif {"p_time", "s_time", "p_index", "s_index"} <= set(table.columns):
         rows = table.with_columns(_station_id(table)).filter(pl.col("outcome") == "ok")
+        if {"core_start_ns", "core_stop_ns"} <= set(rows.columns):
+            # A scan answers for nothing by itself; what it found is asked again at the full rate.
+            rows = rows.filter((pl.col("core_start_ns") < pl.col("core_stop_ns")).fill_null(True))
         picks = pl.concat(
             [
                 rows.select(

@@ -157,6 +157,13 @@ class SeismicPickJob:
             notes.append(f"s_index {s_index} is not behind p_index {p_index}")
         return Answer(outcome="ok", detail="; ".join(notes), fields=fields)
 
+    def places(self, fields: Mapping[str, Any]) -> tuple[int, ...] | None:
+        """Return the times (ns) of the picks; everywhere when there is an earthquake without one."""
+        if not fields.get("contain"):
+            return ()
+        times = tuple(int(fields[name]) for name in ("p_time", "s_time") if fields.get(name) is not None)
+        return times or None
+
     @property
     def merge_columns(self) -> frozenset[str]:
         """What says where and when a pick is, and how its window lies."""

@@ -5,7 +5,8 @@
 The inventory says for every stretch of the archive whether it was selected. What was selected is split by the plan: a
 sample in at least one chunk that will be asked is planned, else one in a refused chunk is refused, else it is missing,
 and that is an error of the program which `verify` reports. Overlap, halo and fill are never counted, because samples
-are counted and not windows.
+are counted and not windows. A scan counts for nothing: the windows at the full rate that it decides about cover its
+samples, and say whether they were asked or skipped.
 
 Time series are matched by stream, so a window may span files; a stream that changes its rate is matched by rate too.
 Other data are matched by file. A stretch without a range, or one whose range is not in the unit that is counted, goes
@@ -212,12 +213,12 @@ def _windows(plan: PlanStore, rows: pl.LazyFrame | None, ranks: tuple[str, ...])
         # Eight bytes instead of the key: a million rows then need 9 MB.
         outcomes = rows.select(pl.col("chunk_key").hash().alias("_hash"), numbers.alias("_rank")).collect()
         outcomes = outcomes.unique("_hash", keep="first")
-    columns = ["chunk_key", "admission", "inputs"]
+    columns = ["chunk_key", "admission", "inputs", "is_scan"]
     union = merge_windows(
         _addresses(pl.DataFrame(plan_table([])).select(pl.lit(0, pl.Int8).alias("rank"), "inputs")), by
     )
     for table in plan.tables(columns):
-        frame = pl.DataFrame(table)
+        frame = pl.DataFrame(table).filter(~pl.col("is_scan"))
         if outcomes is None:
             rank = pl.lit(unfinished, pl.Int8)
         else:

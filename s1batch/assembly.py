@@ -18,6 +18,7 @@ from s1batch.engine.rules import RULES, Rules, estimate_text_tokens
 from s1batch.errors import ConflictError, UsageError
 from s1batch.jobfile import LoadedJob
 from s1batch.jobs.base import Job, Settings
+from s1batch.long_series import LongPolicy
 from s1batch.readers.base import Reader
 from s1batch.readers.seismic.spec import SeismicSource
 from s1batch.records import ModelIdentity, Sampling
@@ -52,24 +53,27 @@ def make_reader(loaded: LoadedJob, rules: Rules) -> Reader:
     if isinstance(spec.source, SeismicSource):
         from s1batch.readers.seismic.reader import SeismicReader
 
-        return SeismicReader(spec.source, fit_window(spec.windows, spec.long_series, rules), loaded.base_dir)
+        window = fit_window(spec.windows, spec.long_series, rules)
+        return SeismicReader(spec.source, window, loaded.base_dir, spec.long)
     from s1batch.readers.tables import TableReader
 
     return TableReader(spec.source, loaded.base_dir)
 
 
-def fit_window(window: WindowSpec, long_series: str, rules: Rules) -> WindowSpec:
-    """Resolve `length: max`, and under `split` keep windows within the engine's longest series.
+def fit_window(window: WindowSpec, policy: LongPolicy, rules: Rules) -> WindowSpec:
+    """Resolve `length: max`, and say what the longest series is that is sent, where the policy needs to know.
 
     Raises:
         UsageError: `max` was asked of an engine without a longest series.
     """
+    limits = [limit for limit in (window.longest_samples, rules.longest_series) if limit is not None]
+    longest = min(limits, default=None)
+    if policy != "refuse":
+        window = window.model_copy(update={"longest_samples": longest})
     if window.length.unit == "max":
-        if rules.longest_series is None:
+        if longest is None:
             raise UsageError(f"window.length: max: {rules.name} has no longest series; give a length such as 60s")
-        return window.model_copy(update={"length": ExtentValue(float(rules.longest_series), "samples")})
-    if long_series == "split" and rules.longest_series is not None:
-        return window.model_copy(update={"longest_samples": rules.longest_series})
+        window = window.model_copy(update={"length": ExtentValue(float(longest), "samples")})
     return window
 
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -18,6 +18,7 @@ from s1batch.engine.reference.spec import ReferenceEngineSpec
 from s1batch.engine.replay import ReplayEngineSpec
 from s1batch.errors import JobFileError, UsageError
 from s1batch.jobs.spec import AskSpec, SeismicPickSpec
+from s1batch.long_series import CoarseToFineSpec, LongPolicy, LongSeries
 from s1batch.readers.seismic.spec import SeismicSource
 from s1batch.readers.tables.spec import TableSource
 from s1batch.records import Outcome
@@ -51,8 +52,14 @@ class JobFile(Config):
     name: str = placement("job", description="a name for people")
     source: SourceSpec
     window: WindowSpec | None = Field(None, description="how series are cut; 60 s without overlap when left out")
-    long_series: Literal["split", "refuse"] = Field(
-        "split", description="windows longer than the engine takes: cut into shorter windows, or refused"
+    long_series: LongPolicy = Field(
+        "split",
+        description="windows longer than the engine takes: cut into shorter ones (split), sent at a lower rate "
+        "(decimate), scanned at a lower rate to find which of their parts are asked at the full one (coarse_to_fine), "
+        "or refused",
+    )
+    coarse_to_fine: CoarseToFineSpec | None = Field(
+        None, description="how `long_series: coarse_to_fine` works; defaults when left out"
     )
     job: TaskSpec
     engine: EngineSpec
@@ -65,12 +72,24 @@ class JobFile(Config):
             raise ValueError("window has no meaning for `source: {kind: table}`; leave it out")
         if self.source.kind == "table" and self.job.kind == "seismic-pick":
             raise ValueError("job.kind seismic-pick needs waveforms: use `source: {kind: seismic}`")
+        if self.coarse_to_fine is not None and self.long_series != "coarse_to_fine":
+            raise ValueError(f"coarse_to_fine has no meaning with `long_series: {self.long_series}`; leave it out")
+        if self.long_series == "coarse_to_fine" and self.job.kind != "seismic-pick":
+            raise ValueError(
+                f"`long_series: coarse_to_fine` needs answers that name places, as those of seismic-pick do; with "
+                f"job.kind {self.job.kind} use split or decimate"
+            )
         return self
 
     @property
     def windows(self) -> WindowSpec:
         """The window specification, with its default."""
         return self.window or WindowSpec()
+
+    @property
+    def long(self) -> LongSeries:
+        """What becomes of windows that are longer than the engine takes."""
+        return LongSeries(policy=self.long_series, coarse_to_fine=self.coarse_to_fine or CoarseToFineSpec())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

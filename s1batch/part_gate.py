@@ -37,6 +37,10 @@ class OpenPart:
         """Say that the part is read to its end: only answers are missing, and another part may be read."""
         self._gate.change(self, is_read=True)
 
+    def reads_again(self) -> None:
+        """Say that more of the part is read, because answers called for it."""
+        self._gate.change(self, is_read=False)
+
 
 class PartGate:
     """Lets parts in one by one.

@@ -1,4 +1,10 @@
-"""Carries one part from its plan to its result file: read -> prepare -> admit -> engine -> interpret -> row."""
+"""Carries one part from its plan to its result file: read -> prepare -> admit -> engine -> interpret -> row.
+
+A part with scans is carried in two phases: first everything that no scan decides about, then, of the windows that
+depend on scans, those that the rows of the scans call for; the others become rows `skipped`. A scan and its windows lie
+in one part, so one writer decides under one lease, no worker waits for another one's part, shards stay free to take any
+parts, and the decision needs nothing but rows that are stored already: after a kill it is the same.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +18,7 @@ from functools import partial
 
 from s1batch.engine.base import Engine
 from s1batch.engine.feeder import Fed, Feeder
-from s1batch.errors import EngineError, EngineUnavailable, Interrupted, S1BatchError, SourceError
+from s1batch.errors import EngineError, EngineUnavailable, Interrupted, ResultsError, S1BatchError, SourceError
 from s1batch.handover import ByteBudget, Handover
 from s1batch.jobs.base import Job, Settings
 from s1batch.part_gate import OpenPart
@@ -21,6 +27,7 @@ from s1batch.records import Answer, PlanEntry, Record, Refusal, Request, Respons
 from s1batch.results.part_writer import PartWriter
 from s1batch.rows import answered_row, refused_row, request_facts
 from s1batch.source_check import SourceFacts
+from s1batch.triggers import Triggers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +63,7 @@ class Crew:
         outstanding: Bounds their number, apart from those that are read ahead.
         stopped: Set when no new record may be read.
         tally: Rows by outcome that this worker added; changed on the event loop only.
+        margin_s: How near to a place that a scan found windows are asked.
     """
 
     reader: Reader
@@ -69,6 +77,7 @@ class Crew:
     outstanding: asyncio.Semaphore
     stopped: threading.Event
     tally: Counter[str]
+    margin_s: float = 0.0
 
     def add(self, writer: PartWriter, row: Row) -> None:
         """Write a row into its part's journal and count it."""
@@ -123,8 +132,13 @@ async def run_part(
             crew.add(writer, refused_row(entry, entry.refusal))
         else:
             todo.append(entry)
-    if todo:
-        await _Flow(crew, writer, facts, place).run(todo)
+    if first := [entry for entry in todo if entry.condition is None]:
+        await _Flow(crew, writer, facts, place).run(first)
+    if later := [entry for entry in todo if entry.condition is not None]:
+        called_for = await _called_for(crew, writer, later)
+        if called_for:
+            place.reads_again()
+            await _Flow(crew, writer, facts, place).run(called_for)
     rows = writer.rows
     order = [entry.chunk.key for entry in entries]
     finished = all(key in rows for key in order)
@@ -133,6 +147,25 @@ async def run_part(
     if finished:
         await asyncio.get_running_loop().run_in_executor(crew.readers, writer.finish, order)
     return PartSummary(part=writer.part, outcomes=outcomes, finished=finished, asked=asked)
+
+
+async def _called_for(crew: Crew, writer: PartWriter, entries: Sequence[PlanEntry]) -> list[PlanEntry]:
+    """Return the conditional windows that their scans call for; the others get their rows."""
+    triggers = Triggers(crew.job, crew.margin_s)
+    rows = writer.rows
+    chosen = []
+    for number, entry in enumerate(entries):
+        scan = rows.get(entry.condition or "")
+        if scan is None:
+            raise ResultsError(f"chunk {entry.chunk.key} depends on the scan {entry.condition}, which has no row")
+        refusal = triggers.refusal(entry, scan)
+        if refusal is None:
+            chosen.append(entry)
+        else:
+            crew.add(writer, refused_row(entry, refusal))
+        if number % 256 == 255:
+            await asyncio.sleep(0)  # the answers of other parts are waiting
+    return chosen
 
 
 class _Flow:

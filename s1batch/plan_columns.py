@@ -51,6 +51,8 @@ PLAN = _schema(
     ("reason", pa.string(), "why, as one of a closed set of codes"),
     ("detail", pa.string(), "why, in words"),
     ("inputs", pa.list_(_ADDRESS), "where the data are"),
+    ("is_scan", pa.bool_(), "whether it is asked first, at a lower rate, to decide about other chunks of the part"),
+    ("condition", pa.string(), "key of the scan whose answer decides whether this is asked; null: it is asked anyway"),
 )
 
 INVENTORY = _schema(
@@ -100,6 +102,8 @@ def plan_table(entries: Sequence[PlanEntry]) -> pa.Table:
         "reason": [None if refusal is None else refusal.reason for refusal in refusals],
         "detail": _text([None if refusal is None else refusal.detail for refusal in refusals]),
         "inputs": _addresses(chunks),
+        "is_scan": [entry.is_scan for entry in entries],
+        "condition": [entry.condition for entry in entries],
     }
     arrays = [
         column if isinstance(column, pa.Array) else pa.array(column, type=PLAN.field(name).type)
@@ -122,7 +126,7 @@ def plan_entries(table: pa.Table) -> list[PlanEntry]:
         "text_chars",
         "nbytes",
     ]
-    names += ["gap_frac", "prompt_tokens", "admission", "reason", "detail", "inputs"]
+    names += ["gap_frac", "prompt_tokens", "admission", "reason", "detail", "inputs", "is_scan", "condition"]
     lists = [table.column(name).to_pylist() for name in names]
     return [
         PlanEntry(
@@ -139,6 +143,8 @@ def plan_entries(table: pa.Table) -> list[PlanEntry]:
             refusal=None if admission is None else Refusal(outcome=admission, reason=reason, detail=detail),
             part=part,
             prompt_tokens=prompt_tokens,
+            is_scan=is_scan,
+            condition=condition,
         )
         for (
             key,
@@ -157,6 +163,8 @@ def plan_entries(table: pa.Table) -> list[PlanEntry]:
             reason,
             detail,
             inputs,
+            is_scan,
+            condition,
         ) in zip(*lists, strict=True)
     ]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from s1batch.api import Plan
 from s1batch.assembly import make_sampling
 from s1batch.engine.costs import PLAN_FACTORS, Estimate, Load, estimate
 from s1batch.engine.sizes import INTERN_S1_PRO, sizes_of
+from s1batch.planner import PlanTotals
 from s1batch.records import SeriesShape
 from s1batch.wording import count
 
@@ -21,18 +22,24 @@ def plan_lines(plan: Plan) -> list[str]:
     lines = [plan.facts.told] if plan.facts.told else []
     lines.append(f"{count(totals.chunks, 'chunk')} in {count(totals.parts, 'part')}; {totals.asked:,} will be asked")
     lines += [f"  {number:,} not asked: {reason}" for reason, number in sorted(totals.refused.items())]
+    if totals.conditional is not None:
+        windows = count(totals.conditional.asked, "window")
+        lines.append(f"  {count(totals.scans, 'scan')} at a lower rate first; {windows} only where a scan calls for it")
     lines += plan.account.lines()
     if totals.shapes:
         common = totals.shapes.most_common(COMMON_SHAPES)
         shapes = [f"{number:,} x ({steps}, {channels}) at {rate:g} Hz" for (steps, channels, rate), number in common]
         if len(totals.shapes) > COMMON_SHAPES:
             shapes.append(f"{len(totals.shapes) - COMMON_SHAPES:,} more shapes")
-        lines.append(f"series: {', '.join(shapes)}")
+        lines.append(f"series sent: {', '.join(shapes)}")
     lines.append(
-        f"prompt tokens: about {totals.prompt_tokens:,}; output tokens: at most {_output_tokens(plan):,}; "
-        f"{_bytes(totals.nbytes)} to read"
+        f"prompt tokens: about {_range(_least(totals).prompt_tokens, totals.prompt_tokens)}; output tokens: at most "
+        f"{_range(_output_tokens(plan, _least(totals)), _output_tokens(plan, totals))}; {_bytes(totals.nbytes)} to read"
     )
-    lines.append(_estimate_line(plan))
+    if totals.conditional is not None:
+        lines.append("the smaller numbers hold when no scan calls for anything, the larger ones when all do")
+        lines.append(_estimate_line(plan, _least(totals)))
+    lines.append(_estimate_line(plan, totals))
     return lines
 
 
@@ -52,14 +59,39 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
             for (steps, channels, rate), number in totals.shapes.most_common()
         ],
         "prompt_tokens": totals.prompt_tokens,
-        "output_tokens_at_most": _output_tokens(plan),
+        "output_tokens_at_most": _output_tokens(plan, totals),
         "bytes": totals.nbytes,
-        "estimate": {"model": _sized_model(plan), **asdict(_estimate(plan))},
+        "estimate": {"model": _sized_model(plan), **asdict(_estimate(plan, totals))},
+        "scans": totals.scans,
+        "least": {
+            "asked": _least(totals).asked,
+            "prompt_tokens": _least(totals).prompt_tokens,
+            "output_tokens_at_most": _output_tokens(plan, _least(totals)),
+            "estimate": asdict(_estimate(plan, _least(totals))),
+        },
     }
 
 
-def _output_tokens(plan: Plan) -> int:
-    return plan.totals.asked * make_sampling(plan.loaded).max_tokens
+def _least(totals: PlanTotals) -> PlanTotals:
+    """Return what is asked when no scan calls for anything."""
+    depends = totals.conditional
+    if depends is None:
+        return totals
+    return replace(
+        totals,
+        chunks=totals.chunks - depends.chunks,
+        refused=totals.refused - depends.refused,
+        prompt_tokens=totals.prompt_tokens - depends.prompt_tokens,
+        shapes=totals.shapes - depends.shapes,
+    )
+
+
+def _range(least: int, most: int) -> str:
+    return f"{most:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def _output_tokens(plan: Plan, totals: PlanTotals) -> int:
+    return totals.asked * make_sampling(plan.loaded).max_tokens
 
 
 def _sized_model(plan: Plan) -> str:
@@ -67,21 +99,23 @@ def _sized_model(plan: Plan) -> str:
     return "Intern-S1-Pro" if plan.loaded.spec.engine.kind == "reference" else plan.facts.model.name
 
 
-def _estimate(plan: Plan) -> Estimate:
-    totals = plan.totals
+def _estimate(plan: Plan, totals: PlanTotals) -> Estimate:
     series = {
         SeriesShape(steps=steps, channels=channels, rate_hz=rate): number
         for (steps, channels, rate), number in totals.shapes.items()
     }
     load = Load(
-        requests=totals.asked, prompt_tokens=totals.prompt_tokens, output_tokens=_output_tokens(plan), series=series
+        requests=totals.asked,
+        prompt_tokens=totals.prompt_tokens,
+        output_tokens=_output_tokens(plan, totals),
+        series=series,
     )
     sizes = INTERN_S1_PRO if plan.loaded.spec.engine.kind == "reference" else sizes_of(plan.facts.model.name)
     return estimate(load, sizes)
 
 
-def _estimate_line(plan: Plan) -> str:
-    found = _estimate(plan)
+def _estimate_line(plan: Plan, totals: PlanTotals) -> str:
+    found = _estimate(plan, totals)
     if found.floor_gpu_hours is None:
         return f"GPU-hours: not estimated: {found.reason}"
     low, high = PLAN_FACTORS

@@ -39,6 +39,7 @@ MAX_GROUP_ROWS = 65536
 """A part with more lines than this is spread over several row groups."""
 
 _VERDICTS = ["chunk_key", "part", "admission", "reason"]
+_CONDITIONS = ["chunk_key", "part", "condition"]
 
 
 class _TableFile:
@@ -220,6 +221,16 @@ class PlanStore:
         table = self._part_table(part, _VERDICTS)
         table = table.filter(pc.is_valid(table.column("admission")))
         return {line["chunk_key"]: (line["admission"], line["reason"]) for line in table.to_pylist()}
+
+    def conditions(self, part: int) -> dict[str, str]:
+        """Return the scan that each conditional chunk of a part depends on: keys by chunk key.
+
+        Raises:
+            ResultsError: There is no such part, or the plan is damaged.
+        """
+        table = self._part_table(part, _CONDITIONS).select(["chunk_key", "condition"])
+        keys, scans = (column.to_pylist() for column in table.columns)
+        return {key: scan for key, scan in zip(keys, scans, strict=True) if scan is not None}
 
     def tables(self, columns: list[str]) -> Iterator[pa.Table]:
         """Yield the whole plan in its order, some columns of it, a bounded number of lines at a time.

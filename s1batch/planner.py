@@ -43,7 +43,8 @@ class PlanTotals:
         steps: Samples per channel of what is asked, overlaps counted each time.
         nbytes: Bytes to read.
         shapes: Distinct (steps, channels, rate) of the series that are asked, with counts.
-        files: Distinct files.
+        scans: Chunks that are asked first, at a lower rate, and decide about others.
+        conditional: What depends on their answers; it is part of all other counts too.
     """
 
     chunks: int = 0
@@ -53,11 +54,28 @@ class PlanTotals:
     steps: int = 0
     nbytes: int = 0
     shapes: Counter[tuple[int, int, float]] = field(default_factory=Counter)
+    scans: int = 0
+    conditional: PlanTotals | None = None
 
     @property
     def asked(self) -> int:
-        """Chunks that will be asked."""
+        """Chunks that will be asked; those that depend on a scan included."""
         return self.chunks - sum(self.refused.values())
+
+    def count(self, entry: PlanEntry, reason: str | None, tokens: int) -> None:
+        """Add one entry, with the reason why it is refused and its prompt tokens."""
+        self.chunks += 1
+        if reason is not None:
+            self.refused[reason] += 1
+            return
+        self.scans += entry.is_scan
+        self.prompt_tokens += tokens
+        self.nbytes += entry.nbytes
+        if entry.series is not None:
+            self.steps += entry.series.steps
+            shape = (entry.series.steps, entry.series.channels, entry.series.rate_hz)
+            if shape in self.shapes or len(self.shapes) < 10_000:
+                self.shapes[shape] += 1
 
 
 class Planner:
@@ -89,6 +107,7 @@ class Planner:
         self._sizes = part_sizes(part_chunks)
         self._part = first_part - 1
         self._room = 0
+        self._refused_scan: str | None = None
         self._texts: dict[str, int] = {}
         self.totals = PlanTotals()
 
@@ -98,7 +117,10 @@ class Planner:
             yield self._complete(item) if isinstance(item, PlanEntry) else item
 
     def _complete(self, entry: PlanEntry) -> PlanEntry:
-        if self._room == 0:
+        if entry.condition is not None and entry.condition == self._refused_scan:
+            entry = replace(entry, condition=None)
+        # What depends on a scan stays in its part, which may grow beyond its size for it.
+        if self._room <= 0 and entry.condition is None:
             self._part += 1
             self._room = next(self._sizes)
             self.totals.parts += 1
@@ -106,6 +128,8 @@ class Planner:
         shape = self._shape(entry)
         refusal = entry.refusal or self._rules.admit_shape(shape)
         tokens = self._rules.prompt_tokens(shape)
+        if entry.is_scan and refusal is not None:
+            self._refused_scan = entry.chunk.key
         self._count(entry, refusal.reason if refusal else None, tokens)
         return replace(entry, part=self._part, prompt_tokens=tokens, refusal=refusal)
 
@@ -125,15 +149,8 @@ class Planner:
         )
 
     def _count(self, entry: PlanEntry, reason: str | None, tokens: int) -> None:
-        totals = self.totals
-        totals.chunks += 1
-        if reason is not None:
-            totals.refused[reason] += 1
-            return
-        totals.prompt_tokens += tokens
-        totals.nbytes += entry.nbytes
-        if entry.series is not None:
-            totals.steps += entry.series.steps
-            shape = (entry.series.steps, entry.series.channels, entry.series.rate_hz)
-            if shape in totals.shapes or len(totals.shapes) < 10_000:
-                totals.shapes[shape] += 1
+        self.totals.count(entry, reason, tokens)
+        if entry.condition is not None:
+            if self.totals.conditional is None:
+                self.totals.conditional = PlanTotals()
+            self.totals.conditional.count(entry, reason, tokens)

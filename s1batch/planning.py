@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from s1batch.assembly import EngineFacts, make_sampling, text_counter
@@ -108,8 +109,13 @@ def check_shared_endpoints(rules: Rules, plan: PlanStore) -> None:
 
 def _new(items: Iterable[InventoryItem | PlanEntry], known: frozenset[str]) -> Iterator[InventoryItem | PlanEntry]:
     for item in items:
-        if isinstance(item, InventoryItem) or item.chunk.key not in known:
-            yield item
+        if isinstance(item, PlanEntry):
+            if item.chunk.key in known:
+                continue
+            if item.condition in known:
+                # Its scan is in an older part, and decided already about the windows that there were.
+                item = replace(item, condition=None)
+        yield item
 
 
 def _until(

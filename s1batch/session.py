@@ -145,6 +145,7 @@ class Session:
             outstanding=asyncio.Semaphore(2 * in_flight),
             stopped=self._stopped,
             tally=Counter(),
+            margin_s=setup.loaded.spec.long.coarse_to_fine.margin_s,
         )
 
     def run_part(self, part: int, only: Collection[str] | None = None) -> PartSummary:

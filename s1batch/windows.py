@@ -97,7 +97,10 @@ class WindowSpec(Config):
         description="margin at inner edges whose answers are left to the neighbouring window",
     )
     longest_samples: int | None = Field(
-        None, ge=1, description="longer windows are cut shorter to this; `long_series: split` sets the engine's longest"
+        None,
+        ge=1,
+        description="the longest series that is sent; `long_series` says what becomes of longer windows. Left out: the "
+        "engine's longest, or no limit",
     )
     max_gap_frac: float = Field(1.0, ge=0, le=1, description="windows with a larger share filled are refused")
 

@@ -78,3 +78,22 @@ async def broken(request: Request) -> str:
     if _is_first_time():
         raise ZeroDivisionError("a mistake in the program")
     return answer
+
+
+def hidden(request: Request) -> str:
+    """Say that the P wave begins at the largest sample, if that stands out, and else that there is nothing."""
+    wave_T = np.abs(request.series[0].values_TC[:, 0])
+    found = int(np.argmax(wave_T)) if wave_T.max() > 8 * wave_T.mean() else None
+    return json.dumps({"contain": found is not None, "p_index": found, "s_index": None})
+
+
+async def hidden_slowly(request: Request) -> str:
+    """The same, after 20 to 200 ms; every question is noted in the file that ASKED names."""
+    note(request.fingerprint)
+    await asyncio.sleep(0.02 + int(request.fingerprint, 16) % 10 / 50)
+    return hidden(request)
+
+
+def scan_fails(request: Request) -> str:
+    """The same as `hidden`, but a question about a series at less than 10 Hz gets no answer in the schema."""
+    return "no idea" if request.series[0].rate_hz < 10 else hidden(request)

@@ -21,6 +21,7 @@ SHARED = {
     "columns",
     "config",
     "grid",
+    "long_series",
     "paths",
     "windows",
     "times",

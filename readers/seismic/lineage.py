@@ -21,6 +21,9 @@ def lineage_columns() -> tuple[Column, ...]:
         Column(name="fill", type=pa.string(), doc="components that are all zero because the archive has none"),
         Column(name="rate_hz", type=pa.float64(), doc="recorded sampling rate in Hz"),
         Column(name="rate_sent_hz", type=pa.float64(), doc="sampling rate of the series as sent, in Hz"),
+        Column(
+            name="decimation", type=pa.int64(), doc="windows too long for the engine are sent at 1/this of the rate"
+        ),
         Column(name="steps", type=pa.int64(), doc="samples per component as sent, padding included"),
         Column(name="gap_frac", type=pa.float64(), doc="share of samples of present components that were filled, 0-1"),
         Column(name="pad_frac", type=pa.float64(), doc="share of the window that is zeros behind the data, 0-1"),
@@ -50,6 +53,7 @@ def empty_lineage() -> dict[str, Any]:
         "fill": "",
         "rate_hz": None,
         "rate_sent_hz": None,
+        "decimation": None,
         "steps": None,
         "gap_frac": None,
         "pad_frac": None,

@@ -45,6 +45,14 @@ def margin_ns(spec: SeismicSource, rate_hz: float) -> int:
     return math.ceil((margin_s + 2 / rate_hz) * 1e9) if margin_s else 0
 
 
+def sent_spec(spec: SeismicSource, sent_hz: float, factor: int) -> SeismicSource:
+    """Return the source as it is for windows that are sent at 1/factor of the usual rate, which then is `sent_hz`.
+
+    A lower rate is asked for like `source.rate_hz`, so these windows go the way of every resampled one.
+    """
+    return spec if factor == 1 else spec.model_copy(update={"rate_hz": sent_hz})
+
+
 def resampling_ratio(spec: SeismicSource, rate_hz: float) -> Fraction:
     """Return sent rate / recorded rate as a fraction with a denominator of at most 10,000."""
     if spec.rate_hz is None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from s1batch.columns import Column
 from s1batch.errors import SourceError
+from s1batch.long_series import LongSeries
 from s1batch.readers.seismic.lineage import lineage_columns
 from s1batch.readers.seismic.locate import ROOT_NAME, resolve
-from s1batch.readers.seismic.margin import margin_ns
 from s1batch.readers.seismic.selection import time_range_ns
 from s1batch.readers.seismic.spec import SeismicSource
 from s1batch.records import Address, Chunk, InventoryItem, Outcome, PlanEntry, Reason, Record, Refusal
@@ -22,6 +22,8 @@ from s1batch.windows import WindowSpec
 if TYPE_CHECKING:
     from s1batch.readers.seismic.session import ReadSession
     from s1batch.readers.seismic.window import WindowReader
+
+_SPLIT = LongSeries()
 
 _REFUSED: frozenset[Reason] = frozenset({"not_finite", "missing_component", "gap_too_large", "invalid_request"})
 """Reasons that are verdicts on data which could be read."""
@@ -34,10 +36,12 @@ class SeismicReader:
         spec: The `source` block.
         window: The `window` block.
         base_dir: The folder of the job file, which relative paths start from.
+        long: What becomes of windows that are longer than `window.longest_samples`.
     """
 
-    def __init__(self, spec: SeismicSource, window: WindowSpec, base_dir: Path) -> None:
+    def __init__(self, spec: SeismicSource, window: WindowSpec, base_dir: Path, long: LongSeries = _SPLIT) -> None:
         self._spec = spec
+        self._long = long
         self._window = window
         self._base_dir = Path(os.path.abspath(base_dir))
 
@@ -50,7 +54,7 @@ class SeismicReader:
         """Scan headers and yield the archive and its windows; see `s1batch.readers.base.Reader.plan`."""
         from s1batch.readers.seismic.planner import plan_seismic
 
-        yield from plan_seismic(self._spec, self._window, self._base_dir)
+        yield from plan_seismic(self._spec, self._window, self._base_dir, self._long)
 
     def read(self, chunks: Sequence[Chunk]) -> Iterator[Record]:
         """Yield one record per chunk, in the order given.
@@ -59,24 +63,18 @@ class SeismicReader:
         records that a window needs is decoded once. Memory: the decoded samples that an earlier and a later chunk
         share, in blocks of about a megabyte, see `s1batch.readers.seismic.session.ReadSession`.
         """
+        from s1batch.readers.seismic.sending import Sending
         from s1batch.readers.seismic.session import ReadSession
-        from s1batch.readers.seismic.window import WindowReader
 
-        spec, base_dir = self._spec, self._base_dir
-        windows = WindowReader(spec, self._window, base_dir)
-        margins: dict[float, int] = {}
-
-        def margin(rate_hz: float) -> int:
-            if rate_hz not in margins:
-                margins[rate_hz] = margin_ns(spec, rate_hz)
-            return margins[rate_hz]
-
-        resolver = partial(resolve, spec, base_dir)
-        with ReadSession(chunks, resolver, margin, time_range_ns(spec), hash_content=spec.hash) as session:
+        spec = self._spec
+        sending = Sending(spec, self._window, self._long, self._base_dir)
+        resolver = partial(resolve, spec, self._base_dir)
+        with ReadSession(chunks, resolver, sending.margin_ns, time_range_ns(spec), hash_content=spec.hash) as session:
             for use, chunk in enumerate(chunks):
-                record = self._record(chunk, windows, session)
+                factor = sending.factor(chunk.inputs[0]) if chunk.dim == "time_ns" else None
+                record = self._record(chunk, sending.windows(chunk, factor or 1), session)
                 session.release(use)
-                yield _with_core(record)
+                yield _complete(record, factor)
                 del record
 
     def files(self) -> Iterator[str]:
@@ -121,6 +119,7 @@ class SeismicReader:
         return f"{paths or 'a chunk without files'}: no waveforms could be found there when the archive was planned"
 
 
-def _with_core(record: Record) -> Record:
+def _complete(record: Record, factor: int | None) -> Record:
     core_start_ns, core_stop_ns = record.chunk.core or (record.chunk.start, record.chunk.stop)
-    return replace(record, lineage={**record.lineage, "core_start_ns": core_start_ns, "core_stop_ns": core_stop_ns})
+    lineage = {"core_start_ns": core_start_ns, "core_stop_ns": core_stop_ns, "decimation": factor}
+    return replace(record, lineage={**record.lineage, **lineage})

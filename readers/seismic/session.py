@@ -49,7 +49,7 @@ class ReadSession:
     Args:
         chunks: All chunks of the call; a chunk's place is its use number.
         resolve: Gives an address's file as an absolute path.
-        margin_ns: How much around a window is needed at a recorded rate.
+        margin_ns: How much around the window of an address is needed.
         time_range: What is selected; samples outside are as if they were not there.
         hash_content: Whether files are hashed when opened.
     """
@@ -58,7 +58,7 @@ class ReadSession:
         self,
         chunks: Sequence[Chunk],
         resolve: Callable[[Address], str],
-        margin_ns: Callable[[float], int],
+        margin_ns: Callable[[Address], int],
         time_range: tuple[int | None, int | None] = (None, None),
         *,
         hash_content: bool,
@@ -68,15 +68,12 @@ class ReadSession:
         self._time_range = time_range
         self._wanted: dict[tuple[str, str, float | None], list[tuple[int, int, int]]] = defaultdict(list)
         last_use: dict[str, int] = {}
-        around_ns: dict[float | None, int] = {}
         for use, chunk in enumerate(chunks):
             if chunk.dim != "time_ns":
                 continue
             for address in chunk.inputs:
                 window, rate_hz = address.slices[0], address.rate_hz
-                around = around_ns.get(rate_hz)
-                if around is None:
-                    around = around_ns[rate_hz] = margin_ns(rate_hz) + int(1e9 / rate_hz) + 1 if rate_hz else 0
+                around = margin_ns(address) + int(1e9 / rate_hz) + 1 if rate_hz else 0
                 self._wanted[address.path, address.source, rate_hz].append(
                     (window.start - around, window.stop + around, use)
                 )

@@ -44,6 +44,10 @@ class PlanEntry:
         refusal: Decided before the run; such a chunk is written as a row and never asked.
         part: The result file that its row goes to.
         prompt_tokens: Estimated tokens of the prompt.
+        is_scan: Whether it is asked first, at a lower rate, and its answer decides about other chunks of its part. A
+            scan answers for no sample by itself: those chunks cover it.
+        condition: Key of the scan, planned before in the same part, whose answer decides whether this chunk is asked;
+            None when it is asked anyway.
     """
 
     chunk: Chunk
@@ -55,6 +59,8 @@ class PlanEntry:
     refusal: Refusal | None = None
     part: int = -1
     prompt_tokens: int = 0
+    is_scan: bool = False
+    condition: str | None = None
 
 
 InventoryStatus = Literal["selected", "duplicate", "not_selected", "unreadable"]

@@ -32,7 +32,11 @@ def supersede_part(layout: Layout, schema: RowSchema, part: int, outcomes: Colle
     older = part_journals(layout, part)
     finished = target.exists()
     rows = read_rows(target, schema) if finished else list(journal_rows(older, schema).values())
-    moved = [row for row in rows if row.outcome in outcomes]
+    # Windows that a scan did not call for are decided about again, because its new answer may; that asks nothing.
+    again = {row.chunk_key for row in rows if row.outcome in outcomes}
+    if again:
+        again |= {row.chunk_key for row in rows if row.reason == "not_triggered"}
+    moved = [row for row in rows if row.chunk_key in again]
     if not moved:
         return 0
     content = hashlib.sha256()
@@ -40,7 +44,7 @@ def supersede_part(layout: Layout, schema: RowSchema, part: int, outcomes: Colle
         content.update(schema.row_to_json(row))
     make_folder(layout.superseded)
     write_rows(layout.superseded_rows(part, content.hexdigest()[:16]), schema, moved)
-    kept = [schema.row_to_json(row) for row in rows if row.outcome not in outcomes]
+    kept = [schema.row_to_json(row) for row in rows if row.chunk_key not in again]
     if kept:
         write_journal(layout.journal(part, new_writer_name()), kept)
     remove_journals(layout, older)

@@ -41,6 +41,7 @@ Code = Literal[
     "outcome_unknown",
     "reason_unknown",
     "refusal_differs",
+    "skip_unfounded",
     "samples_missing",
     "samples_overlap",
     "account_unbalanced",
@@ -195,6 +196,7 @@ def _check_part(plan: PlanStore, store: ResultsStore, part: int, table: pa.Table
     unknown = [reason for reason in lines.get_column("reason") if reason is not None and reason not in REASONS]
     if unknown:
         yield Finding(code="reason_unknown", text=f"{where}: reason {unknown[0]!r}", count=len(unknown))
+    yield from _check_skips(plan, where, part, lines)
     refusals = plan.refusals(part) if part < plan.parts() else {}
     other = [
         key for key, _, outcome, reason in lines.iter_rows() if key in refusals and refusals[key] != (outcome, reason)
@@ -204,6 +206,23 @@ def _check_part(plan: PlanStore, store: ResultsStore, part: int, table: pa.Table
             code="refusal_differs",
             text=f"{where}: rows of chunks that the plan refuses say something else, the first is {other[0]}",
             count=len(other),
+        )
+
+
+def _check_skips(plan: PlanStore, where: Path, part: int, lines: pl.DataFrame) -> Iterator[Finding]:
+    """A window counts as not triggered only where the plan made it depend on a scan, and that scan was answered."""
+    skipped = lines.filter((pl.col("outcome") == "skipped") & (pl.col("reason") == "not_triggered"))
+    if skipped.is_empty():
+        return
+    scans = plan.conditions(part) if part < plan.parts() else {}
+    answered = set(lines.filter(pl.col("outcome") == "ok")["chunk_key"])
+    wrong = [key for key in skipped["chunk_key"] if scans.get(key) not in answered]
+    if wrong:
+        yield Finding(
+            code="skip_unfounded",
+            text=f"{where}: chunks were skipped without the answer of a scan, the first is {wrong[0]}; "
+            "ask them: s1batch run --retry skipped",
+            count=len(wrong),
         )
 
 
