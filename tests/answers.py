@@ -97,3 +97,17 @@ async def hidden_slowly(request: Request) -> str:
 def scan_fails(request: Request) -> str:
     """The same as `hidden`, but a question about a series at less than 10 Hz gets no answer in the schema."""
     return "no idea" if request.series[0].rate_hz < 10 else hidden(request)
+
+
+def only_scans(request: Request) -> str:
+    """The same as `hidden` about series at less than 10 Hz; others fail."""
+    if request.series[0].rate_hz >= 10:
+        raise EngineError("server_error", "out of order")
+    return hidden(request)
+
+
+def blind_scans(request: Request) -> str:
+    """The same as `hidden`, but series at less than 10 Hz hold nothing until the file that MENDED names exists."""
+    if request.series[0].rate_hz < 10 and not Path(os.environ["MENDED"]).exists():
+        return shy(request)
+    return hidden(request)

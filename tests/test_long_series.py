@@ -51,7 +51,7 @@ def test_every_sample_is_sent_once_at_least_and_all_that_is_sent_fits(
     for each in sent:
         steps = each.window.stop - each.window.start
         assert each.factor == grid.factor(steps)
-        assert 1 <= round(steps / each.factor) <= longest
+        assert 1 <= -(-steps // each.factor) <= longest
         assert samples & set(range(each.window.start, each.window.stop))
     ranges = [(each.window.start, each.window.stop) for each in sent]
     assert len(ranges) == len(set(ranges)), "two chunks would have one key"

@@ -53,6 +53,15 @@ def sent_spec(spec: SeismicSource, sent_hz: float, factor: int) -> SeismicSource
     return spec if factor == 1 else spec.model_copy(update={"rate_hz": sent_hz})
 
 
+def sent_steps(length_ns: int, sent_hz: float) -> int:
+    """Return how many points of the grid that is sent a window holds, whose ends are rounded to ns.
+
+    A window that is sent at a lower rate need not be a whole number of its samples long; the last point then stands for
+    less than a whole period, and no sample lies behind what the last point stands for.
+    """
+    return math.ceil(length_ns * sent_hz / 1e9 - max(1e-5, 2e-9 * sent_hz))
+
+
 def resampling_ratio(spec: SeismicSource, rate_hz: float) -> Fraction:
     """Return sent rate / recorded rate as a fraction with a denominator of at most 10,000."""
     if spec.rate_hz is None:

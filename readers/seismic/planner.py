@@ -18,7 +18,7 @@ from s1batch.readers.seismic.components import requested_components
 from s1batch.readers.seismic.coverage import Piece
 from s1batch.readers.seismic.inventory import claimed_item, take_file
 from s1batch.readers.seismic.locate import ROOT_NAME, locate
-from s1batch.readers.seismic.margin import margin_ns, sent_spec
+from s1batch.readers.seismic.margin import margin_ns, sent_spec, sent_steps
 from s1batch.readers.seismic.selection import time_range_ns
 from s1batch.readers.seismic.spec import SeismicSource
 from s1batch.readers.seismic.timeline import Run, nearby, runs
@@ -164,7 +164,7 @@ class _Instrument:
             chunk=Chunk(tuple(addresses), core),
             label=self.label,
             series=SeriesShape(
-                steps=steps if sent.factor == 1 else round((stop_ns - start_ns) * sent_hz / 1e9),
+                steps=steps if sent.factor == 1 else sent_steps(stop_ns - start_ns, sent_hz),
                 channels=len(self.components),
                 rate_hz=sent_hz,
             ),

@@ -24,7 +24,7 @@ from s1batch.readers.seismic.assemble import (
 )
 from s1batch.readers.seismic.components import requested_components, role_of
 from s1batch.readers.seismic.lineage import empty_lineage
-from s1batch.readers.seismic.margin import margin_ns, resampling_ratio
+from s1batch.readers.seismic.margin import margin_ns, resampling_ratio, sent_steps
 from s1batch.readers.seismic.placement import first_place, is_even
 from s1batch.readers.seismic.process import Processor, detrend
 from s1batch.readers.seismic.response import UNITS
@@ -88,7 +88,7 @@ class WindowReader:
             )
         window = chunk.inputs[0].slices[0]
         rates = self._rates_of(chunk.inputs[0])
-        steps = round((window.stop - window.start) * rates.sent_hz / 1e9)
+        steps = sent_steps(window.stop - window.start, rates.sent_hz)
         if not rates.is_processed and self._spec.detrend == "none":
             record = self._whole(chunk, layout, steps, rates, session)
             if record is not None:

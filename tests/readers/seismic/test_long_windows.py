@@ -40,7 +40,7 @@ windows = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("policy", ["decimate", "coarse_to_fine"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(archive=archives(), window=windows, rate_hz=st.sampled_from([None, None, 25.0]))
 def test_plan_and_read_agree_and_every_sample_is_accounted_for(
     policy: str, archive: Archive, window: dict[str, Any], rate_hz: float | None
