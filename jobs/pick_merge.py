@@ -100,7 +100,7 @@ def merge_picks(rows: pl.DataFrame, tolerance_s: float) -> pl.DataFrame:
 
 
 def band_of(channels: pl.Series) -> pl.Series:
-    """Return the band and instrument of channel codes: HH for HHZ, HHN, HHE; several are joined by +."""
+    """Return the band and instrument of channels: HH for HHZ, HHN or BW.RJOB..HHE; several are joined by +."""
     import polars as pl
 
     joined = channels.list.join(",", ignore_nulls=True) if channels.dtype == pl.List(pl.String) else channels
@@ -108,7 +108,11 @@ def band_of(channels: pl.Series) -> pl.Series:
     # A million rows name few different sets of channels.
     distinct = joined.unique()
     codes = distinct.str.split(",").list.eval(
-        pl.element().str.strip_chars().str.slice(0, 2).filter(pl.element().str.len_chars() > 0)
+        pl.element()
+        .str.replace(r"^.*\.", "")
+        .str.strip_chars()
+        .str.slice(0, 2)
+        .filter(pl.element().str.len_chars() > 0)
     )
     bands = pl.DataFrame([distinct, codes.list.unique().list.sort().list.join("+").alias("band")])
     found = joined.to_frame().join(bands, on="channels", how="left", maintain_order="left")

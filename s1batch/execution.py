@@ -210,7 +210,10 @@ def _open_plan(
             write_run_spec(spec, layout.run)
         if not layout.plan().exists():
             totals = write_plan(loaded, facts, job, reader, path, stop)
-            say(f"planned {totals.chunks:,} chunks in {totals.parts:,} parts, {totals.asked:,} of them to be asked")
+            said = f"planned {totals.chunks:,} chunks in {totals.parts:,} parts, {totals.asked:,} of them to be asked"
+            if totals.conditional is not None:
+                said += f", {totals.conditional.asked:,} only where a scan calls for it"
+            say(said)
             return PlanStore(path)
         plan = PlanStore(path)
         if options.extend:

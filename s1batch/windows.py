@@ -25,7 +25,8 @@ class ExtentValue:
     def __str__(self) -> str:
         if self.unit == "max":
             return "max"
-        return f"{self.value:g}" + ("" if self.unit == "samples" else self.unit)
+        number = int(self.value) if self.value.is_integer() else self.value
+        return f"{number}" + ("" if self.unit == "samples" else self.unit)
 
     def samples(self, rate_hz: float, whole: int | None = None) -> int:
         """Return the length in samples.

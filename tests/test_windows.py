@@ -54,3 +54,8 @@ def test_a_window_that_makes_no_sense_is_refused(fields):
 def test_a_window_survives_json():
     spec = WindowSpec(length="30s", overlap="50%", blinding="250", tail="pad")
     assert WindowSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_a_length_is_written_as_exactly_as_it_was_given():
+    for text in ("1234567", "60s", "0.001s", "1e-05s", "33.3%", "100000000"):
+        assert parse_extent(str(parse_extent(text))) == parse_extent(text)

@@ -148,6 +148,7 @@ def test_missing_columns_mean_whole_windows_and_one_station() -> None:
         ([], ""),
         (None, ""),
         ("HHZ, HHN", "HH"),
+        (["BW.RJOB..EHZ", "BW.RJOB..HHN", ""], "EH+HH"),
     ],
 )
 def test_the_band_is_what_the_channel_codes_share(channels: Any, band: str) -> None:
