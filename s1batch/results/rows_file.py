@@ -15,6 +15,9 @@ from s1batch.results.atomic import atomic_path
 from s1batch.results.layout import Layout
 from s1batch.results.schema import RowSchema
 
+SMALL_TABLE_BYTES = 2**18
+"""Tables below this are compressed by Snappy: setting up zstd for each column costs more than all the rest."""
+
 
 def write_rows(path: Path, schema: RowSchema, rows: Sequence[Row]) -> None:
     """Write fitted rows as one Parquet file, as a whole or not at all.
@@ -31,8 +34,9 @@ def write_table(path: Path, table: pa.Table) -> None:
     Raises:
         ResultsError: The file cannot be written.
     """
+    compression = "snappy" if table.nbytes < SMALL_TABLE_BYTES else "zstd"
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        pq.write_table(table, temporary, compression=compression, write_page_checksum=True)
 
 
 def read_table(path: Path) -> pa.Table:
