@@ -95,7 +95,7 @@ def test_a_part_that_is_given_up_harms_none(file):
     format = Parquet()
     rows = format.read(file, [RowPlace(index=index) for index in range(100)])
     next(rows)
-    rows.close()
+    del rows
     assert numbers(format, file, [0, 50, 99]) == [0, 50, 99]
 
 
