@@ -29,7 +29,8 @@ from s1batch.plan_store import PlanStore
 RATE_TOLERANCE = 0.01
 """Recorded rates jitter; a window serves the stretches whose rate is this near to its grid's, relatively."""
 
-_ITEMS_AT_ONCE = 200_000
+_ITEMS_AT_ONCE = 50_000
+_LINES_AT_ONCE = 8192
 _STATUSES = ("selected", "unreadable", "duplicate", "not_selected")
 _REFUSED = "refused by the plan"
 _UNFINISHED = "unfinished"
@@ -212,11 +213,12 @@ def _windows(plan: PlanStore, rows: pl.LazyFrame | None, ranks: tuple[str, ...])
         # Eight bytes instead of the key: a million rows then need 9 MB.
         outcomes = rows.select(pl.col("chunk_key").hash().alias("_hash"), numbers.alias("_rank")).collect()
         outcomes = outcomes.unique("_hash", keep="first")
-    columns = ["chunk_key", "admission", "inputs"]
+    columns = ["admission", "inputs"] if outcomes is None else ["chunk_key", "admission", "inputs"]
     union = merge_windows(
         _addresses(pl.DataFrame(plan_table([])).select(pl.lit(0, pl.Int8).alias("rank"), "inputs")), by
     )
-    for table in plan.tables(columns):
+    waiting: list[pl.DataFrame] = []
+    for table in plan.tables(columns, _LINES_AT_ONCE):
         frame = pl.DataFrame(table)
         if outcomes is None:
             rank = pl.lit(unfinished, pl.Int8)
@@ -227,9 +229,12 @@ def _windows(plan: PlanStore, rows: pl.LazyFrame | None, ranks: tuple[str, ...])
         frame = frame.with_columns(
             pl.when(pl.col("admission").is_null()).then(rank).otherwise(pl.lit(refused, pl.Int8)).alias("rank")
         )
-        batch = merge_windows(_addresses(frame.select("rank", "inputs")), by)
-        union = merge_windows(pl.concat([union, batch]), by)
-    return union
+        waiting.append(merge_windows(_addresses(frame.select("rank", "inputs")), by))
+        # Not after every batch: a union that is long, for it has many gaps, would be sorted each time.
+        if sum(map(len, waiting)) > max(len(union), _LINES_AT_ONCE):
+            union = merge_windows(pl.concat([union, *waiting]), by)
+            waiting.clear()
+    return merge_windows(pl.concat([union, *waiting]), by)
 
 
 def _addresses(frame: pl.DataFrame) -> pl.DataFrame:
