@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from s1batch.errors import ConflictError, ResultsError
@@ -109,6 +109,9 @@ class _TableFile(Generic[Line]):
         with suppress(OSError, pa.ArrowException):
             self._writer.close()
         self._temporary.unlink(missing_ok=True)
+
+
+_Groups = tuple[pa.Table, "np.ndarray[Any, np.dtype[np.int32]]"]
 
 
 class PlanWriter:
@@ -212,7 +215,7 @@ class PlanStore:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._layout = Layout(Path(path))
         self._generations = self._open()
-        self._cached: tuple[tuple[Path, range, list[str] | None], pa.Table] | None = None
+        self._cached: tuple[tuple[Path, range, list[str] | None], _Groups] | None = None
         self._reading = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -247,11 +250,13 @@ class PlanStore:
         keys: list[str] = self._part_table(part, _VERDICTS).column("chunk_key").to_pylist()
         return keys
 
-    def refusals(self, part: int) -> dict[str, tuple[str, str | None]]:
-        """Return outcome and reason of the chunks of a part that are refused by the plan, by chunk key."""
-        table = self._part_table(part, _VERDICTS)
-        table = table.filter(pc.is_valid(table.column("admission")))
-        return {line["chunk_key"]: (line["admission"], line["reason"]) for line in table.to_pylist()}
+    def verdicts(self, part: int) -> pa.Table:
+        """Return `chunk_key`, and `admission` and `reason` of what the plan refuses, of one part in its order.
+
+        Raises:
+            ResultsError: There is no such part, or the plan is damaged.
+        """
+        return self._part_table(part, _VERDICTS)
 
     def tables(self, columns: list[str], most: int = MAX_GROUP_ROWS) -> Iterator[pa.Table]:
         """Yield the whole plan in its order, some columns of it, at most so many lines at a time.
@@ -299,21 +304,24 @@ class PlanStore:
         last = bisect_right(generation.group_first, part)
         if not 0 <= part < self.parts() or first >= last:
             raise ResultsError(f"{generation.path} has no part {part}; parts are 0 to {self.parts() - 1}")
-        table = self._groups(generation.path, range(first, last), columns)
-        return table.filter(pc.equal(table.column("part"), part))
+        table, numbers = self._groups(generation.path, range(first, last), columns)
+        begin, end = np.searchsorted(numbers, [part, part + 1])
+        return table.slice(begin, end - begin)
 
-    def _groups(self, path: Path, groups: range, columns: list[str] | None) -> pa.Table:
+    def _groups(self, path: Path, groups: range, columns: list[str] | None) -> _Groups:
+        """Return row groups, and the number of the part of each of their lines, which never falls."""
         # Neighbouring parts share a row group, and are mostly asked for one after the other.
         wanted = (path, groups, columns)
         # Threads that want the same at once wait for the first one instead of reading it, each into its own memory.
         with self._reading:
             if self._cached is not None and self._cached[0] == wanted:
                 return self._cached[1]
-            self._cached = None
+            self._cached = None  # not both at once
             with _plan_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
                 table = file.read_row_groups(list(groups), columns=columns)
-            self._cached = (wanted, table)
-            return table
+                groups_read = (table, table.column("part").to_numpy())
+            self._cached = (wanted, groups_read)
+            return groups_read
 
 
 @contextmanager
