@@ -172,9 +172,10 @@ def _verify(plan: PlanStore, store: ResultsStore, sources: SourceCheck | None) -
 def _check_plan(plan: PlanStore) -> Iterator[Finding]:
     try:
         # Hashes take a tenth of the memory of keys; where two agree, the keys themselves decide.
-        hashes = [pl.DataFrame(table)["chunk_key"].hash().to_numpy() for table in plan.tables(["chunk_key"])]
+        blocks = [pl.DataFrame(table)["chunk_key"].hash().to_numpy() for table in plan.tables(["chunk_key"])]
+        hashes = np.sort(np.concatenate([np.zeros(0, np.uint64), *blocks]))
         doubled = 0
-        if len(np.unique(np.concatenate([np.zeros(0, np.uint64), *hashes]))) < plan.chunks():
+        if len(hashes) != plan.chunks() or (hashes[1:] == hashes[:-1]).any():
             doubled = plan.chunks() - plan.scan().select(pl.col("chunk_key").n_unique()).collect().item()
     except (pl.exceptions.PolarsError, OSError, ResultsError) as error:
         yield Finding(code="no_plan", text=f"the plan cannot be read ({error}); restore it from a copy")
