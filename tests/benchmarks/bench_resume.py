@@ -2,8 +2,9 @@
 
     python tests/benchmarks/bench_resume.py [--rows 1000000]
 
-A hundred thousand rows in a thousand parts take a minute, a million several. All parts but the last are finished, by rows written straight to their files; the last is asked. Then status and verify
-of it all. Prints a table; asserts nothing.
+A hundred thousand rows in a thousand parts take a minute or two, a million ten. All parts but the last are finished, by
+rows written straight to their files; the last is asked. Then status and verify of it all. Prints a table; asserts
+nothing.
 """
 
 from __future__ import annotations
