@@ -39,15 +39,16 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary, compression=compression, write_page_checksum=True)
 
 
-def read_table(path: Path) -> pa.Table:
-    """Read a Parquet file and check its checksums.
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or some columns of it, and check its checksums.
 
     Raises:
         ResultsError: It is damaged, or cannot be read.
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read()
+            # Most files are small, and where there are many, the caller reads several at once.
+            return file.read(columns, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise ResultsError(
             f"{path} cannot be read ({error}); restore it from a copy, or remove it and run again: "
