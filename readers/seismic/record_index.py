@@ -61,7 +61,12 @@ _DAYS_BEFORE_YEAR = np.arange(1900, 2101).astype(str).astype("M8[D]").astype(np.
 _U2 = {order: struct.Struct(order + "H") for order in "><"}
 _U2U2 = {order: struct.Struct(order + "HH") for order in "><"}
 
-_IS_QUALITY = np.isin(np.arange(256), list(b"DRMQ"))
+_IS_QUALITY, _IS_BLANK, _IS_DIGIT = (
+    np.isin(np.arange(256), list(letters)) for letters in (b"DRMQ", b" \0", b"0123456789")
+)
+
+_LOWEST_HZ, _HIGHEST_HZ = 1e-6, 1e6
+"""Rates of blockette 100 that are taken as they are; of what lies outside, libmseed has an opinion of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -194,7 +199,10 @@ def index_uniform(fd: int) -> RecordIndex | None:
         channel[block] = _channel_numbers(headers, first, examples)
         start_ns[block] = _starts_ns(headers, fixed, chain)
         count[block] = fixed["count"]
-        rate_hz[block] = _rates_hz(headers, fixed, chain, order)
+        rates_hz = _rates_hz(headers, fixed, chain, order)
+        if rates_hz is None:
+            return None
+        rate_hz[block] = rates_hz
         has_samples[block] = fixed["count"] > 0
         is_series[block] = has_samples[block] & (rate_hz[block] > 0) & (headers[:, chain[1000] + 4] != _TEXT)
         read = first + len(headers)
@@ -273,7 +281,7 @@ def _is_valid(headers: NDArray[np.uint8], fixed: NDArray[np.void], chain: dict[i
         return False
     limits = ((24, 23), (25, 59), (26, 59))
     return (
-        bool(_IS_QUALITY[headers[:, 6]].all())
+        _have_valid_starts(headers)
         and all(int(headers[:, byte].max()) <= limit for byte, limit in limits)
         and int(fixed["fraction"].max()) <= 9999
         and all(
@@ -281,6 +289,16 @@ def _is_valid(headers: NDArray[np.uint8], fixed: NDArray[np.void], chain: dict[i
             for row in _changes(headers, 20, 24)
         )
     )
+
+
+def _have_valid_starts(headers: NDArray[np.uint8]) -> bool:
+    """Whether every header begins as the format says: six digits or blanks, a quality letter, a blank."""
+    if not _IS_QUALITY[headers[:, 6]].all() or not _IS_BLANK[headers[:, 7]].all():
+        return False
+    digits = headers[:, :6]
+    if digits.min() >= ord("0") and digits.max() <= ord("9"):
+        return True
+    return bool((_IS_BLANK | _IS_DIGIT)[digits].all())
 
 
 def _changes(headers: NDArray[np.uint8], first: int, stop: int) -> list[int]:
@@ -313,11 +331,14 @@ def _starts_ns(headers: NDArray[np.uint8], fixed: NDArray[np.void], chain: dict[
 
 def _rates_hz(
     headers: NDArray[np.uint8], fixed: NDArray[np.void], chain: dict[int, int], order: str
-) -> NDArray[np.float64]:
-    """Sampling rates: blockette 100 where there is one, else factor and multiplier as the SEED manual combines them."""
+) -> NDArray[np.float64] | None:
+    """Sampling rates: blockette 100 where there is one, else factor and multiplier as the SEED manual combines them.
+
+    None where a blockette 100 holds no rate.
+    """
     if 100 in chain:
         actual: NDArray[np.float64] = _field(headers, chain[100] + 4, 4, order + "f4")[:, 0].astype(np.float64)
-        return actual
+        return actual if ((actual >= _LOWEST_HZ) & (actual <= _HIGHEST_HZ)).all() else None
     rows = _changes(headers, 32, 36)
     rates = [_rate_hz(int(fixed["factor"][row]), int(fixed["multiplier"][row])) for row in rows]
     return np.repeat(np.array(rates, np.float64), np.diff([*rows, len(headers)]))

@@ -115,11 +115,7 @@ class WindowReader:
                 mean = self._write(wave_TC[:, number], column, pad, layout.channels[number])
             if self._spec.detrend != "none":
                 means.append(mean)
-        filled = sum(
-            column.bridged + (0 if column.covered is None else steps - pad - count_covered(column, slice(steps - pad)))
-            for column in present
-        )
-        gap_frac = filled / (steps * len(present))
+        gap_frac = sum(_filled(column, steps - pad) for column in present) / (steps * len(present))
         if gap_frac > self._window.max_gap_frac:
             raise SourceError(
                 "gap_too_large",
@@ -230,21 +226,28 @@ class WindowReader:
             count = math.ceil(steps / rates.ratio) - 2 * first
         placed = place(blocks, start_ns, rates.grid_hz, first, count)
         inside = slice(-first, count + first)
+        is_empty = False
         if placed.covered is not None:
+            if rates.ratio != 1 and not placed.covered[inside].any():
+                # The window ends at a time of the sent grid: a sample just before it may belong to the place behind.
+                inside = slice(inside.start, inside.stop + 1)
             complaint = first_damage(blocks, placed, start_ns, rates.grid_hz, first, inside)
             if complaint is not None:
                 raise SourceError("decode_error", complaint)
-            if not placed.covered[inside].any():
-                return None
+            is_empty = not placed.covered[inside].any()
         if not rates.is_processed:
-            return bridge(placed)
-        return self._processor.apply(
+            return None if is_empty else bridge(placed)
+        column = self._processor.apply(
             placed, first=first, steps=steps, channel=channel, rate_hz=rates.grid_hz, start_ns=start_ns
         )
+        return None if is_empty and not count_covered(column, slice(steps)) else column
 
     def _write(self, out: NDArray[np.float32], column: Placed, pad: int, channel: str) -> float | None:
         """Detrend, fill and pad one component into its column of the window; return its mean before detrending."""
         mean = None
+        if column.covered is not None and not column.covered.any():
+            out[:] = 0  # its samples lie between two points of a coarser grid: it is present, and nothing can be sent
+            return mean
         if column.covered is None and self._spec.detrend == "none":
             _cast(out, column.values)
         else:
@@ -349,6 +352,12 @@ class WindowReader:
 
 def _names(chunk: Chunk) -> str:
     return ", ".join(dict.fromkeys(address.path for address in chunk.inputs))
+
+
+def _filled(column: Placed, end: int) -> float:
+    """Return how many of a component's samples up to `end` the archive does not hold, bridged ones included."""
+    covered = end if column.covered is None else count_covered(column, slice(end))
+    return min(column.bridged, covered) + end - covered
 
 
 def _cast(out: NDArray[np.float32], values: NDArray[np.generic]) -> None:
