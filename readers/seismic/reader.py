@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,7 +75,7 @@ class SeismicReader:
             for use, chunk in enumerate(chunks):
                 record = self._record(chunk, windows, session)
                 session.release(use)
-                yield _with_core(record)
+                yield record
                 del record
 
     def files(self) -> Iterator[str]:
@@ -119,8 +118,3 @@ class SeismicReader:
     def _why_not_readable(self, chunk: Chunk) -> str:
         paths = ", ".join(dict.fromkeys(address.path for address in chunk.inputs))
         return f"{paths or 'a chunk without files'}: no waveforms could be found there when the archive was planned"
-
-
-def _with_core(record: Record) -> Record:
-    core_start_ns, core_stop_ns = record.chunk.core or (record.chunk.start, record.chunk.stop)
-    return replace(record, lineage={**record.lineage, "core_start_ns": core_start_ns, "core_stop_ns": core_stop_ns})

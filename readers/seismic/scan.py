@@ -18,16 +18,15 @@ from s1batch.grid import time_of
 from s1batch.paths import encode_path
 from s1batch.readers.seismic.compressed import is_compressed, unpacked
 from s1batch.readers.seismic.detect import MSEED, detect_plain
+from s1batch.readers.seismic.header_blocks import HEAD_BYTES, TEXT, Layout, record_layout
 from s1batch.readers.seismic.obspy_formats import read_traces
-from s1batch.readers.seismic.record_headers import chain_is_whole, is_record
-from s1batch.readers.seismic.record_index import channel_of, index_records, record_layout
+from s1batch.readers.seismic.record_headers import chain_is_whole
+from s1batch.readers.seismic.record_index import channel_of, index_records
 from s1batch.readers.seismic.runs import fits, split_runs
 
-_SMALL_BYTES = 1 << 20
-"""Files up to this size are read into memory at once."""
+_BLOCK_BYTES = 1 << 20
+"""What is read at once: most small files as a whole."""
 
-_HEAD_BYTES = 128
-_TEXT = 0
 _TOLERANCE_NS = 4
 """Times this close to where records are joined or not are left to the index: libmseed rounds in its own way."""
 
@@ -77,13 +76,14 @@ def scan_file(path: str, name: str | None = None) -> FileScan:
     Raises:
         SourceError: `empty_file`, `unknown_format` or `not_readable`: nothing in it can be read.
     """
-    shown = name or encode_path(path)
     try:
         if not is_compressed(path):
-            return scan_quickly(path) or _scan_plain(path, shown)
+            return scan_quickly(path) or _scan_plain(path, name or encode_path(path))
+        shown = name or encode_path(path)
         with unpacked(path, shown) as plain:
             return _scan_plain(plain, shown)
     except OSError as error:
+        shown = name or encode_path(path)
         raise SourceError("not_readable", f"{shown} cannot be read: {error.strerror or error}") from error
 
 
@@ -139,33 +139,90 @@ def scan_quickly(path: str) -> FileScan | None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(descriptor).st_size
-        data = os.pread(descriptor, size if size <= _SMALL_BYTES else _HEAD_BYTES, 0)
-        if not is_record(data) or not _ends_with_a_record(path, descriptor, data, size):
-            return None
-    finally:
-        os.close(descriptor)
-    segments: list[HeaderSegment] = []
-    ends_ns: list[int] = []
-    try:
-        with MS3TraceList.from_buffer(data) if size <= _SMALL_BYTES else MS3TraceList.from_file(path) as traces:
-            for trace in traces:
-                channel = channel_of(trace.sourceid)
-                for part in trace:
-                    start_ns, rate_hz, samples = part.starttime, part.samprate, part.samplecnt
-                    if samples <= 0:
-                        continue
-                    segments.append(
-                        HeaderSegment(
-                            channel=channel,
-                            start_ns=start_ns,
-                            rate_hz=rate_hz if rate_hz > 0 else 0.0,
-                            samples=samples,
-                        )
-                    )
-                    ends_ns.append(part.endtime)
+        data = os.pread(descriptor, min(size, _BLOCK_BYTES), 0)
+        layout = record_layout(data[:HEAD_BYTES])
+        with MS3TraceList() as traces:
+            if layout is not None:
+                if not _add_version_2(traces, descriptor, data, size, layout):
+                    return None
+            elif data[:3] == b"MS\x03" and chain_is_whole(path, size):
+                if len(data) == size:
+                    traces.add_buffer(data)
+                else:
+                    traces.add_file(path)
+            else:
+                return None
+            segments, ends_ns = _segments(traces)
     except (MiniSEEDError, UnicodeDecodeError):
         return None
+    finally:
+        os.close(descriptor)
     return FileScan(format=MSEED, segments=tuple(segments)) if _is_plain(segments, ends_ns) else None
+
+
+def _add_version_2(traces: MS3TraceList, descriptor: int, data: bytes, size: int, layout: Layout) -> bool:
+    """Add the records of a file, block by block; return whether they are all alike and end where the file does.
+
+    libmseed passes over the rest of a file without a word when a record claims to be longer than that rest. So what
+    its length is told by (the chain of blockettes up to number 1000, and the date, which tells the byte order) has to
+    be the same in all records.
+
+    Args:
+        traces: Where to.
+        descriptor: The file.
+        data: Its start.
+        size: Its length.
+        layout: What `record_layout` says of its first record.
+    """
+    order, length, chain = layout.order, layout.record_bytes, layout.chain
+    if size % length:
+        return False
+    places = [20, 21, 46, 47]
+    for kind, place in chain.items():
+        places += (place, place + 1, place + 4, place + 6) if kind == 1000 else range(place, place + 4)
+        if kind == 1000:
+            break
+    if data[chain[1000] + 4] == TEXT:
+        return False
+    head = data[:HEAD_BYTES]
+    high, low = (22, 23) if order == ">" else (23, 22)
+    block_bytes = _BLOCK_BYTES // length * length
+    data = data[:block_bytes]
+    offset = 0
+    while offset < size:
+        if offset:
+            data = os.pread(descriptor, min(size - offset, block_bytes), offset)
+        records, cut_off = divmod(len(data), length)
+        if cut_off or not records:
+            return False  # it became shorter
+        for place in places:
+            if data[place::length] != head[place : place + 1] * records:
+                return False
+        for first, second in set(zip(data[high::length], data[low::length], strict=True)):
+            if not 1 <= (first << 8 | second) <= 366:
+                return False
+        traces.add_buffer(data)
+        offset += len(data)
+    return True
+
+
+def _segments(traces: MS3TraceList) -> tuple[list[HeaderSegment], list[int]]:
+    """Return the segments with samples, and the time of the last sample of each."""
+    segments: list[HeaderSegment] = []
+    ends_ns: list[int] = []
+    for trace in traces:
+        channel = channel_of(trace.sourceid)
+        for part in trace:
+            start_ns, rate_hz, samples = part.starttime, part.samprate, part.samplecnt
+            if samples <= 0:
+                continue
+            segments.append(
+                HeaderSegment(
+                    channel=channel, start_ns=start_ns, rate_hz=rate_hz if rate_hz > 0 else 0.0, samples=samples
+                )
+            )
+            ends_ns.append(part.endtime)
+    return segments, ends_ns
 
 
 def _is_plain(segments: list[HeaderSegment], ends_ns: list[int]) -> bool:
@@ -193,22 +250,3 @@ def _is_plain(segments: list[HeaderSegment], ends_ns: list[int]) -> bool:
         before[0] != after[0] or after[1] - before[2] > 2e9 / min(before[3], after[3])
         for before, after in pairwise(spans)
     )
-
-
-def _ends_with_a_record(path: str, descriptor: int, data: bytes, size: int) -> bool:
-    """Return whether the file surely ends where a record ends: libmseed passes over a cut-off tail without a word."""
-    if data[:2] == b"MS":
-        return chain_is_whole(path, size)
-    layout = record_layout(data[:_HEAD_BYTES])
-    if layout is None:
-        return False
-    _, length, chain = layout
-    if size % length or data[chain[1000] + 4] == _TEXT:
-        return False
-    if len(data) == size:
-        tail = data[size - length : size - length + _HEAD_BYTES]
-    else:
-        tail = os.pread(descriptor, _HEAD_BYTES, size - length)
-    # Blockette 1000 says how long the record is.
-    place = slice(chain[1000], chain[1000] + 7)
-    return is_record(tail) and tail[place] == data[place]

@@ -115,11 +115,7 @@ class WindowReader:
                 mean = self._write(wave_TC[:, number], column, pad, layout.channels[number])
             if self._spec.detrend != "none":
                 means.append(mean)
-        filled = sum(
-            column.bridged + (0 if column.covered is None else steps - pad - count_covered(column, slice(steps - pad)))
-            for column in present
-        )
-        gap_frac = filled / (steps * len(present))
+        gap_frac = sum(_filled(column, steps - pad) for column in present) / (steps * len(present))
         if gap_frac > self._window.max_gap_frac:
             raise SourceError(
                 "gap_too_large",
@@ -141,6 +137,7 @@ class WindowReader:
             "units": units,
             "time_shift_s": max((column.shift_s for column in present), key=abs),
             "removed_mean": means,
+            **_core(chunk),
         }
         series = Series(
             values_TC=wave_TC, rate_hz=rates.sent_hz, channels=layout.names, start_ns=window.start, units=units
@@ -148,35 +145,43 @@ class WindowReader:
         return Record(chunk=chunk, payload=series, lineage=lineage)
 
     def _whole(self, chunk: Chunk, layout: _Layout, steps: int, rates: _Rates, session: ReadSession) -> Record | None:
-        """Return the window when each component is recorded in one decoded piece, which is nearly always.
+        """Return the window when each component is recorded without a gap in one file, which is nearly always.
 
         It is what the general way gives, in a third of the time; None sends the window there.
         """
         start_ns, rate_hz = chunk.inputs[0].slices[0].start, rates.grid_hz
         wave_TC = np.empty((steps, len(layout.addresses)), np.float32)
         largest_shift_s, is_integer = 0.0, True
+        placed_ns: int | None = None
+        first_sample = 0
         for number, addresses in enumerate(layout.addresses):
-            block = session.covering(addresses[0], start_ns) if len(addresses) == 1 else None
-            if (
-                block is None
-                or block.damage
-                or block.values is None
-                or not is_even(block.rate_hz, block.run_count, rate_hz)
-            ):
+            blocks = session.covering(addresses[0], start_ns, steps) if len(addresses) == 1 else ()
+            if not blocks:
                 return None
-            nearest = first_place(block.run_start_ns, start_ns, rate_hz)
-            shift_s = (block.run_start_ns - start_ns) / 1e9 - nearest / rate_hz
-            first = -nearest - block.first
-            if first < 0 or first + steps > len(block.values):
+            block = blocks[0]
+            if not is_even(block.rate_hz, block.run_count, rate_hz):
                 return None
-            out, kind = wave_TC[:, number], block.values.dtype.kind
-            _cast(out, block.values[first : first + steps])
-            if kind != "i":
-                is_integer = False
-                if not np.isfinite(out).all():
+            if block.run_start_ns != placed_ns:  # components nearly always begin together
+                placed_ns = block.run_start_ns
+                first_sample = -first_place(placed_ns, start_ns, rate_hz)
+                shift_s = (placed_ns - start_ns) / 1e9 + first_sample / rate_hz
+                if abs(shift_s) > abs(largest_shift_s):
+                    largest_shift_s = shift_s
+            filled = 0
+            for block in blocks:
+                begin = first_sample + filled - block.first
+                if block.values is None or begin < 0:
                     return None
-            if abs(shift_s) > abs(largest_shift_s):
-                largest_shift_s = shift_s
+                values = block.values[begin : begin + steps - filled]
+                out = wave_TC[filled : filled + len(values), number]
+                _cast(out, values)
+                if values.dtype.kind != "i":
+                    is_integer = False
+                    if not np.isfinite(out).all():
+                        return None
+                filled += len(values)
+            if filled != steps:
+                return None
         units = "counts" if is_integer else ""
         lineage = {
             **layout.lineage,
@@ -189,6 +194,7 @@ class WindowReader:
             "dropped": 0,
             "units": units,
             "time_shift_s": largest_shift_s,
+            **_core(chunk),
         }
         series = Series(values_TC=wave_TC, rate_hz=rates.sent_hz, channels=layout.names, start_ns=start_ns, units=units)
         return Record(chunk=chunk, payload=series, lineage=lineage)
@@ -197,12 +203,13 @@ class WindowReader:
         """Return what is known of a chunk that gives no series."""
         if chunk.dim != "time_ns":
             paths = list(dict.fromkeys(address.path for address in chunk.inputs))
-            return {**empty_lineage(), "source_files": paths}
+            return {**empty_lineage(), "source_files": paths, **_core(chunk)}
         rate_hz = chunk.inputs[0].rate_hz
         return {
             **self._layout(chunk, session).lineage,
             "rate_hz": rate_hz,
             "rate_sent_hz": self._spec.rate_hz or rate_hz,
+            **_core(chunk),
         }
 
     def _column(
@@ -230,21 +237,28 @@ class WindowReader:
             count = math.ceil(steps / rates.ratio) - 2 * first
         placed = place(blocks, start_ns, rates.grid_hz, first, count)
         inside = slice(-first, count + first)
+        is_empty = False
         if placed.covered is not None:
+            if rates.ratio != 1 and not placed.covered[inside].any():
+                # The window ends at a time of the sent grid: a sample just before it may belong to the place behind.
+                inside = slice(inside.start, inside.stop + 1)
             complaint = first_damage(blocks, placed, start_ns, rates.grid_hz, first, inside)
             if complaint is not None:
                 raise SourceError("decode_error", complaint)
-            if not placed.covered[inside].any():
-                return None
+            is_empty = not placed.covered[inside].any()
         if not rates.is_processed:
-            return bridge(placed)
-        return self._processor.apply(
+            return None if is_empty else bridge(placed)
+        column = self._processor.apply(
             placed, first=first, steps=steps, channel=channel, rate_hz=rates.grid_hz, start_ns=start_ns
         )
+        return None if is_empty and not count_covered(column, slice(steps)) else column
 
     def _write(self, out: NDArray[np.float32], column: Placed, pad: int, channel: str) -> float | None:
         """Detrend, fill and pad one component into its column of the window; return its mean before detrending."""
         mean = None
+        if column.covered is not None and not column.covered.any():
+            out[:] = 0  # its samples lie between two points of a coarser grid: it is present, and nothing can be sent
+            return mean
         if column.covered is None and self._spec.detrend == "none":
             _cast(out, column.values)
         else:
@@ -347,8 +361,20 @@ class WindowReader:
         )
 
 
+def _core(chunk: Chunk) -> dict[str, int | None]:
+    """Return what the window alone answers for."""
+    start_ns, stop_ns = chunk.core or (chunk.start, chunk.stop)
+    return {"core_start_ns": start_ns, "core_stop_ns": stop_ns}
+
+
 def _names(chunk: Chunk) -> str:
     return ", ".join(dict.fromkeys(address.path for address in chunk.inputs))
+
+
+def _filled(column: Placed, end: int) -> float:
+    """Return how many of a component's samples up to `end` the archive does not hold, bridged ones included."""
+    covered = end if column.covered is None else count_covered(column, slice(end))
+    return min(column.bridged, covered) + end - covered
 
 
 def _cast(out: NDArray[np.float32], values: NDArray[np.generic]) -> None:

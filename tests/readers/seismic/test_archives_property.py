@@ -37,6 +37,9 @@ def archives(draw: st.DrawFn) -> Archive:
 
     archive = Archive()
     number = 0
+    # Values that tell samples apart: exact as float32, and hardly ever the mean of two others.
+    odd = np.random.default_rng(draw(st.integers(0, 99))).choice(1 << 22, 4000, replace=False) * 2 + 1
+    marks = odd.astype(np.int32)
     for file in range(draw(st.integers(1, 3))):
         records: list[bytes] = []
         for _ in range(draw(st.integers(1, 3))):
@@ -46,14 +49,14 @@ def archives(draw: st.DrawFn) -> Archive:
             offset = draw(st.integers(-400, 400))
             start_ns = MIDNIGHT_NS + offset * 50_000_000 + (0 if on_grid else draw(st.integers(0, 49_999_999)))
             jitter_ns = draw(st.sampled_from([0, 0, 1_000_000, 11_000_000]))
-            for count in draw(st.lists(st.integers(1, 90), min_size=1, max_size=4)):
+            for count in draw(st.lists(st.integers(1, 90) | st.integers(1, 3), min_size=1, max_size=4)):
                 shift_ns = draw(st.integers(-jitter_ns, jitter_ns)) if jitter_ns else 0
                 record = MS3Record(reclen=512, encoding=DataEncoding.INT32)
                 record.formatversion = 3
                 record.sourceid = nslc2sourceid(*channel.split("."))
                 record.starttime = start_ns + shift_ns
                 record.samprate = rate_hz
-                values = np.arange(number + 1, number + count + 1, dtype=np.int32) * 3
+                values = marks[number : number + count]
                 for k, value in enumerate(values.tolist()):
                     time_ns = start_ns + shift_ns + round(k * 1e9 / rate_hz)
                     archive.origin[value] = (str(file), channel, time_ns, rate_hz)
@@ -149,6 +152,54 @@ def test_plan_and_read_agree_and_every_selected_sample_is_in_a_window(
         assert lineage["segments"] == max(broken)
     selected = sum(item.count for item in items if item.status == "selected")
     assert len(seen) == selected
+
+
+resampled = given(
+    archive=archives(),
+    window=windows,
+    selection=ranges,
+    sent_hz=st.sampled_from([2.0, 15.0, 50.0]),
+    detrend=st.sampled_from(["none", "linear"]),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@resampled
+def test_resampled_windows_have_the_planned_shape_and_components(**drawn: Any) -> None:
+    """Down to stretches of one sample, which may lie between two points of the grid that is sent."""
+    check_resampled(**drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@settings(max_examples=400, deadline=None)
+@resampled
+def test_resampled_windows_of_many_archives_have_the_planned_shape_and_components(**drawn: Any) -> None:
+    check_resampled(**drawn)
+
+
+def check_resampled(
+    archive: Archive, window: dict[str, Any], selection: dict[str, str], sent_hz: float, detrend: str
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file, records in enumerate(archive.files):
+            (folder / str(file)).write_bytes(b"".join(records))
+        reader = seismic_reader(folder, window=window, components="ZNE", rate_hz=sent_hz, detrend=detrend, **selection)
+        items, entries = planned(reader)
+        found = list(reader.read([entry.chunk for entry in entries]))
+
+    assert sum(item.count for item in items) == sum(map(count_of, archive.files))
+    for entry, record in zip(entries, found, strict=True):
+        assert entry.refusal is None
+        assert record.refusal is None, record.refusal
+        assert isinstance(record.payload, Series)
+        series, lineage = record.payload, record.lineage
+        assert series.shape == entry.series
+        assert np.isfinite(series.values_TC).all()
+        assert 0 <= lineage["gap_frac"] <= 1
+        codes = {address.source[-1].replace("1", "N") for address in entry.chunk.inputs}
+        assert lineage["fill"] == "".join(letter for letter in "ZNE" if letter not in codes)
 
 
 def count_of(records: list[bytes]) -> int:

@@ -103,6 +103,27 @@ def test_resampling_takes_away_what_would_alias() -> None:
     np.testing.assert_allclose(constant, 1e7, rtol=1e-13)
 
 
+@pytest.mark.parametrize("how", ["none", "constant", "linear"])
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [(1.30, 1)],  # one sample between two points
+        [(1.20, 1), (1.40, 1)],  # a hole of one sample between them, which is bridged
+        [(1.99, 1)],  # nearer to the place behind the window than to its last one
+    ],
+)
+def test_samples_between_two_points_of_a_coarser_grid_are_present_and_all_filled(
+    tmp_path: Path, pieces: list[tuple[float, int]], how: str
+) -> None:
+    data = b"".join(mseed(Z, span(begin_s), noise(count), 10) for begin_s, count in pieces)
+    (tmp_path / "a").write_bytes(data)
+    record = read_one(seismic_reader(tmp_path, rate_hz=1, detrend=how), chunk(T0, span(2), [(Z, "a")], 10))
+    np.testing.assert_array_equal(wave(record), np.zeros((2, 1)))
+    assert record.lineage["gap_frac"] == 1
+    assert record.lineage["segments"] == 0
+    assert record.lineage["fill"] == ""
+
+
 def test_resampled_windows_of_data_that_end_are_covered_to_their_last_sample(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(mseed(Z, T0, noise(1875), 31.25))
     record = read_one(seismic_reader(tmp_path, rate_hz=100), chunk(T0, span(60), [(Z, "a")], 31.25))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import glob
 import gzip
+import io
 import os
 import random
 import tempfile
 import warnings
 from collections.abc import Iterable
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,9 @@ from hypothesis import strategies as st
 
 from s1batch.errors import SourceError
 from s1batch.readers.seismic.compressed import unpacked
+from s1batch.readers.seismic.detect import detect_format
 from s1batch.readers.seismic.obspy_formats import read_traces
+from s1batch.readers.seismic.record_index import RecordIndex, index_any, index_uniform
 from s1batch.readers.seismic.scan import HeaderSegment, scan_file, scan_quickly, scan_records
 from tests.readers.seismic.waveforms import OBSPY_IO, T0_NS, mseed_bytes, write_mseed
 
@@ -193,6 +197,17 @@ def test_headers_give_the_traces_that_a_full_read_gives(folder: str) -> None:
         assert all(trace.values is not None for trace in traces), path.name
 
 
+def test_every_format_that_obspy_reads_is_among_those_files() -> None:
+    """All but pickles, which are programs."""
+    found = set()
+    for path in SHIPPED:
+        try:
+            found.add(detect_format(str(path)))
+        except SourceError:
+            continue
+    assert found == {point.name for point in entry_points(group="obspy.plugin.waveform")} - {"PICKLE"}
+
+
 def in_one_order(segments: Iterable[HeaderSegment]) -> list[tuple[str, int, float, int]]:
     return sorted((item.channel, item.start_ns, item.rate_hz, item.samples) for item in segments)
 
@@ -253,3 +268,84 @@ def test_the_quick_way_gives_the_runs_of_the_index_for_any_jitter_and_order(
     assert sum(segment.samples for segment in slow.segments) == sum(piece[2] for piece in pieces)
     if quick is not None:
         assert in_one_order(quick.segments) == in_one_order(slow.segments)
+
+
+@pytest.mark.parametrize("samples", [9000, 900_000])
+def test_a_record_that_claims_to_reach_beyond_the_end_costs_only_itself(tmp_path: Path, samples: int) -> None:
+    """libmseed alone passes over all that follows such a record, without a word."""
+    data = bytearray(mseed_bytes([("XX.A..BHZ", T0_NS, 100.0, samples)], 2))
+    place = len(data) // 512 // 2 * 512
+    data[place + 54] = 20
+    (tmp_path / "x").write_bytes(data)
+    scan = scan_file(str(tmp_path / "x"))
+    assert scan.unreadable == ((place, place + 512),)
+    lost = int.from_bytes(data[place + 30 : place + 32], "big")
+    assert sum(segment.samples for segment in scan.segments) == samples - lost
+
+
+def record_lines(index: RecordIndex) -> list[tuple[object, ...]]:
+    names = (index.channels[number] for number in index.channel)
+    columns = (index.offset, index.length, index.start_ns, index.rate_hz, index.count)
+    return sorted(zip(names, *(column.tolist() for column in columns), strict=True))
+
+
+damaged_bytes = st.lists(
+    st.tuples(st.integers(0, 30), st.integers(0, 63), st.sampled_from([0, 1, 2, 20, 255]) | st.integers(0, 255)),
+    max_size=4,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    lengths=st.lists(st.sampled_from([50, 700, 3000]), min_size=1, max_size=3),
+    rate_hz=st.sampled_from([100.0, 33.333, 0.5]),
+    big_endian=st.booleans(),
+    damage=damaged_bytes,
+    everywhere=st.none() | st.tuples(st.integers(6, 63), st.integers(0, 255)),
+    order=st.none() | st.randoms(use_true_random=False),
+    cut=st.sampled_from([0, 0, 0, 1, 100, 500]),
+)
+def test_damaged_headers_are_told_alike_by_all_ways(
+    lengths: list[int],
+    rate_hz: float,
+    big_endian: bool,
+    damage: list[tuple[int, int, int]],
+    everywhere: tuple[int, int] | None,
+    order: random.Random | None,
+    cut: int,
+) -> None:
+    """The quick scan, the index of array operations and pymseed record by record, wherever the first two answer."""
+    buffer = io.BytesIO()
+    for number, samples in enumerate(lengths):
+        header = {"network": "XX", "station": "A", "channel": "HH" + "ZNE"[number], "sampling_rate": rate_hz}
+        values = np.random.default_rng(number).integers(-500, 500, samples).astype(np.int32)
+        trace = obspy.Trace(values, {**header, "starttime": obspy.UTCDateTime(ns=T0_NS + number * 7_123_000)})
+        trace.write(buffer, format="MSEED", reclen=512, encoding="STEIM2", byteorder=">" if big_endian else "<")
+    data = buffer.getvalue()
+    records = [bytearray(data[first : first + 512]) for first in range(0, len(data), 512)]
+    for record, place, value in damage:
+        records[record % len(records)][place] = value
+    if everywhere is not None:
+        for content in records:
+            content[everywhere[0]] = everywhere[1]
+    if order is not None:
+        order.shuffle(records)
+    data = b"".join(records)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x"
+        path.write_bytes(data[: len(data) - cut])
+        singly = index_any(str(path))
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            uniform = index_uniform(descriptor)
+        finally:
+            os.close(descriptor)
+        if uniform is not None:
+            assert record_lines(uniform) == record_lines(singly)
+            assert uniform.unreadable == singly.unreadable
+            assert sorted(uniform.logs) == sorted(singly.logs)
+        quick = scan_quickly(str(path))
+        if quick is not None:
+            slow = scan_records(str(path), "x")
+            assert in_one_order(quick.segments) == in_one_order(slow.segments)
+            assert (slow.unreadable, slow.metadata_bytes) == ((), 0)
