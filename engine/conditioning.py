@@ -23,6 +23,7 @@ z-score undoes any offset and scale, the model sees what it would have seen with
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -53,17 +54,21 @@ def damaged_channels(values_TC: NDArray[np.float32]) -> tuple[int, ...]:
 
     if values_TC.ndim != 2 or not len(values_TC) or values_TC.dtype.kind not in "fiu":
         return ()
-    wide = values_TC.astype(np.float64)
+    wide_CT = np.ascontiguousarray(values_TC.T, np.float64)  # sums along contiguous memory take a quarter of the time
+    steps = wide_CT.shape[1]
+    found = []
     with np.errstate(all="ignore"):
-        # Moments about zero: where their difference cancels, the offset is far beyond the threshold anyway. The bound
-        # on squares leaves nothing that `Rules.admit_request` refuses for overflow.
-        mean = (np.ones(len(wide)) @ wide) / len(wide)
-        square = np.einsum("tc,tc->c", wide, wide) / len(wide)
-        variance = np.maximum(square - mean * mean, 0.0)
-        is_damaged = mean * mean > LARGEST_OFFSET**2 * variance
-        is_damaged |= (variance < SMALLEST_STD**2) | (square * len(wide) ** 2 > LARGEST_FLOAT32)
-        is_damaged &= (square > 0) & np.isfinite(square)
-    return tuple(int(channel) for channel in np.flatnonzero(is_damaged))
+        for channel, values in enumerate(wide_CT):
+            # Moments about zero: where their difference cancels, the offset is far beyond the threshold anyway.
+            mean, square = float(values.sum()) / steps, float(values @ values) / steps
+            if not 0 < square < math.inf:
+                continue
+            variance = max(square - mean * mean, 0.0)
+            is_offset = mean * mean > LARGEST_OFFSET**2 * variance
+            # The bound on squares leaves nothing that `Rules.admit_request` refuses for overflow.
+            if is_offset or variance < SMALLEST_STD**2 or square * steps**2 > LARGEST_FLOAT32:
+                found.append(channel)
+    return tuple(found)
 
 
 def conditioned(part: SeriesPart) -> SeriesPart:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -100,6 +100,10 @@ class AskJob:
 
     def merge(self, rows: pl.DataFrame) -> None:
         """Return None: answers to a free question are not merged."""
+
+    def merge_pieces(self, pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        """Yield nothing: answers to a free question are not merged."""
+        return iter(())
 
     def _schema_text(self) -> str:
         if self.schema is None or not self.show_schema:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -63,3 +63,10 @@ class Job(Protocol):
 
     def merge(self, rows: pl.DataFrame) -> pl.DataFrame | None:
         """Merge the answers of overlapping chunks; None when the job has nothing to merge."""
+
+    def merge_pieces(self, pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        """Yield what `merge` of all pieces together would return, in pieces; for archives of any size.
+
+        Args:
+            pieces: Rows in the order of the plan, the columns `merge_columns` of them; may be gone through again.
+        """

@@ -39,7 +39,8 @@ MERGE_COLUMNS = frozenset(
 )
 """The columns of results that `merge_picks` looks at."""
 
-_STATION = ("network", "station", "location", "band")
+STATION = ("network", "station", "location", "band")
+"""The columns that tell station groups apart."""
 
 
 def merge_picks(rows: pl.DataFrame, tolerance_s: float) -> pl.DataFrame:
@@ -58,13 +59,35 @@ def merge_picks(rows: pl.DataFrame, tolerance_s: float) -> pl.DataFrame:
         were merged), `spread_s` (from the first to the last), `rate_hz` (lowest rate sent), `source_chunk_keys` (by
         time).
     """
+    return merge_windows(windows_of(rows), tolerance_s).select(merged_columns())
+
+
+def merged_columns() -> list[str]:
+    """Return the names of the columns of merged picks, in their order."""
+    return ["group_id", *STATION, "phase", "time", "count", "spread_s", "rate_hz", "source_chunk_keys"]
+
+
+def merge_windows(windows: pl.DataFrame, tolerance_s: float, since: pl.DataFrame | None = None) -> pl.DataFrame:
+    """Merge the picks of windows.
+
+    Args:
+        windows: What `windows_of` returned.
+        tolerance_s: Picks at most this far apart, in seconds, are one.
+        since: Where given, station groups with a time `until` (ns): picks before it are left out.
+
+    Returns:
+        What `merge_picks` returns, and the times (ns) of the `first` and `last` pick of each merged one.
+    """
     import polars as pl
 
-    windows = _windows(rows)
     # Integers sort and compare several times faster than the names and hashes they stand for.
-    stations = windows.select(_STATION).unique().sort(_STATION).with_row_index("group")
-    windows = windows.join(stations, on=_STATION, how="left").sort("chunk_key").with_row_index("window")
-    picks = _drop_halo(windows).sort("group", "phase", "time", "window")
+    stations = windows.select(STATION).unique().sort(STATION).with_row_index("group")
+    windows = windows.join(stations, on=STATION, how="left").sort("chunk_key").with_row_index("window")
+    picks = _drop_halo(windows)
+    if since is not None:
+        begins = stations.join(since, on=STATION).select("group", "until")
+        picks = picks.join(begins, on="group", how="left").filter((pl.col("time") >= pl.col("until")).fill_null(True))
+    picks = picks.sort("group", "phase", "time", "window")
     gap = pl.col("time").diff() > round(tolerance_s * 1e9)
     changes = [pl.col(name) != pl.col(name).shift() for name in ("group", "phase")]
     first = pl.col("time").first()
@@ -77,6 +100,8 @@ def merge_picks(rows: pl.DataFrame, tolerance_s: float) -> pl.DataFrame:
             pl.col("phase").first(),
             # The offset keeps the median exact: nanoseconds since 1970 do not fit a float.
             time=first + (pl.col("time") - first).median().floor().cast(pl.Int64),
+            first=first,
+            last=pl.col("time").last(),
             count=pl.len().cast(pl.Int64),
             spread_s=(pl.col("time").last() - first) / 1e9,
             rate_hz=pl.col("rate_hz").min(),
@@ -87,16 +112,9 @@ def merge_picks(rows: pl.DataFrame, tolerance_s: float) -> pl.DataFrame:
     )
     identities = merged.select(pl.concat_str("phase", pl.col("source_chunk_keys").list.join(" "), separator=" "))
     group_ids = [hashlib.sha256(text.encode()).hexdigest()[:32] for text in identities.to_series()]
-    return merged.select(
-        pl.Series("group_id", group_ids, dtype=pl.String),
-        *_STATION,
-        "phase",
-        pl.col("time").cast(pl.Datetime("ns", "UTC")),
-        "count",
-        "spread_s",
-        "rate_hz",
-        "source_chunk_keys",
-    )
+    return merged.with_columns(
+        pl.Series("group_id", group_ids, dtype=pl.String), pl.col("time").cast(pl.Datetime("ns", "UTC"))
+    ).select(*merged_columns(), "first", "last")
 
 
 def band_of(channels: pl.Series) -> pl.Series:
@@ -119,7 +137,7 @@ def band_of(channels: pl.Series) -> pl.Series:
     return found["band"].fill_null("")
 
 
-def _windows(rows: pl.DataFrame) -> pl.DataFrame:
+def windows_of(rows: pl.DataFrame) -> pl.DataFrame:
     """Return the answered windows with all columns that merging needs, of fixed types."""
     import polars as pl
 

@@ -7,7 +7,7 @@ rate that was sent: time = start + round(index * 1e9 / rate_sent_hz).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -172,6 +172,12 @@ class SeismicPickJob:
     def merge(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return one line for each pick of a phase at a station, merged over overlapping windows."""
         return merge_picks(rows, self.merge_tolerance_s)
+
+    def merge_pieces(self, pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        """Yield the same for rows that come in pieces, in memory that does not grow with the archive."""
+        from s1batch.jobs.pick_pieces import merge_pieces
+
+        return merge_pieces(pieces, self.merge_tolerance_s)
 
 
 def pick_schema(steps: int | None = None) -> Mapping[str, Any]:

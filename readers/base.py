@@ -11,9 +11,10 @@ from s1batch.records import Chunk, InventoryItem, PlanEntry, Record
 
 
 class Reader(Protocol):
-    """Plans an archive from its metadata and reads planned chunks; holds no open files between calls.
+    """Plans an archive from its metadata and reads planned chunks.
 
-    A reader pickles (workers get a copy), and `read` may be called from several threads at once.
+    A reader pickles (workers get a copy), and `read` may be called from several threads at once. Between calls it may
+    keep a few files open, to go on from where it was, as long as it notices that one was replaced.
     """
 
     @property

@@ -24,20 +24,17 @@ import numpy as np
 import polars as pl
 
 from s1batch.coverage import FAR, Stretches, Unions, merge_windows
+from s1batch.outcome_ranks import BEST_FIRST, REFUSED, UNFINISHED, OutcomeRanks
 from s1batch.plan_columns import plan_table
 from s1batch.plan_store import PlanStore
 
 RATE_TOLERANCE = 0.01
 """Recorded rates jitter; a window serves the stretches whose rate is this near to its grid's, relatively."""
 
-_ITEMS_AT_ONCE = 200_000
+_ITEMS_AT_ONCE = 50_000
+_LINES_AT_ONCE = 8192
 _STATUSES = ("selected", "unreadable", "duplicate", "not_selected")
-_REFUSED = "refused by the plan"
-_UNFINISHED = "unfinished"
 _UNRATED, _WHOLE = -1, -2
-
-# A sample in several chunks counts for the best of them.
-_BEST_FIRST = ("ok", "unparsed", "length", "skipped", "failed", "refused", "unreadable", _UNFINISHED, _REFUSED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,20 +128,22 @@ class Account:
         }
 
 
-def take_account(plan: PlanStore, rows: pl.LazyFrame | None = None) -> Account:
+def take_account(plan: PlanStore, rows: pl.LazyFrame | OutcomeRanks | None = None) -> Account:
     """Account for every sample of the archive.
 
     Memory holds the unions of the planned windows, not the windows, and a bounded number of inventory items.
 
     Args:
         plan: The plan and its inventory.
-        rows: Rows with `chunk_key` and `outcome`; when given, planned samples are told apart by outcome.
+        rows: Rows with `chunk_key` and `outcome`, or what was taken of them; when given, planned samples are told
+            apart by outcome.
 
     Raises:
         ResultsError: The plan is damaged.
     """
-    ranks = (_UNFINISHED, _REFUSED) if rows is None else _BEST_FIRST
-    windows = _windows(plan, rows, ranks)
+    ranks = (UNFINISHED, REFUSED) if rows is None else BEST_FIRST
+    outcomes = OutcomeRanks.of(rows) if isinstance(rows, pl.LazyFrame) else rows
+    windows = _windows(plan, outcomes, ranks)
     streams = _Streams(windows, len(ranks))
     parts = [_count_items(items, streams) for items in _item_batches(plan)]
     if not parts:
@@ -200,37 +199,31 @@ def _sum(unit: str, tallies: list[Tally]) -> Tally:
 # ----------------------------------------------------------------------------------------------------- windows
 
 
-def _windows(plan: PlanStore, rows: pl.LazyFrame | None, ranks: tuple[str, ...]) -> pl.DataFrame:
+def _windows(plan: PlanStore, outcomes: OutcomeRanks | None, ranks: tuple[str, ...]) -> pl.DataFrame:
     """Return the unions of the planned windows, by stream (`timed`, `a`, `b`, `c`), rate and rank."""
     by = ["timed", "a", "b", "c", "rate_hz", "rank"]
-    outcomes = None
-    refused, unfinished = ranks.index(_REFUSED), ranks.index(_UNFINISHED)
-    if rows is not None:
-        # An outcome that does not exist answers nothing; `verify` names it.
-        numbers = pl.col("outcome").replace_strict(
-            list(ranks), list(range(len(ranks))), default=unfinished, return_dtype=pl.Int8
-        )
-        # Eight bytes instead of the key: a million rows then need 9 MB.
-        outcomes = rows.select(pl.col("chunk_key").hash().alias("_hash"), numbers.alias("_rank")).collect()
-        outcomes = outcomes.unique("_hash", keep="first")
-    columns = ["chunk_key", "admission", "inputs", "is_scan"]
+    refused, unfinished = ranks.index(REFUSED), ranks.index(UNFINISHED)
+    columns = ["admission", "inputs", "is_scan"]
+    if outcomes is not None:
+        columns.append("chunk_key")
     union = merge_windows(
         _addresses(pl.DataFrame(plan_table([])).select(pl.lit(0, pl.Int8).alias("rank"), "inputs")), by
     )
-    for table in plan.tables(columns):
+    waiting: list[pl.DataFrame] = []
+    for table in plan.tables(columns, _LINES_AT_ONCE):
         frame = pl.DataFrame(table).filter(~pl.col("is_scan"))
-        if outcomes is None:
-            rank = pl.lit(unfinished, pl.Int8)
-        else:
-            frame = frame.with_columns(pl.col("chunk_key").hash().alias("_hash"))
-            frame = frame.join(outcomes, on="_hash", how="left", maintain_order="left")
-            rank = pl.col("_rank").fill_null(unfinished)
+        rank = pl.lit(unfinished, pl.Int8)
+        if outcomes is not None:
+            rank = pl.lit(outcomes.find(frame["chunk_key"]))
         frame = frame.with_columns(
             pl.when(pl.col("admission").is_null()).then(rank).otherwise(pl.lit(refused, pl.Int8)).alias("rank")
         )
-        batch = merge_windows(_addresses(frame.select("rank", "inputs")), by)
-        union = merge_windows(pl.concat([union, batch]), by)
-    return union
+        waiting.append(merge_windows(_addresses(frame.select("rank", "inputs")), by))
+        # Not after every batch: a union that is long, for it has many gaps, would be sorted each time.
+        if sum(map(len, waiting)) > max(len(union), _LINES_AT_ONCE):
+            union = merge_windows(pl.concat([union, *waiting]), by)
+            waiting.clear()
+    return merge_windows(pl.concat([union, *waiting]), by)
 
 
 def _addresses(frame: pl.DataFrame) -> pl.DataFrame:

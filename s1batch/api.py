@@ -205,7 +205,8 @@ class Results:
         """Write merged/ again from the rows; return its number of rows, None when the job has nothing to merge."""
         from s1batch.results.merged import merge_rows
 
-        return merge_rows(self.path, self.scan(), make_job(self.loaded))
+        with ResultsStore(self.path, None) as store:
+            return merge_rows(store, make_job(self.loaded))
 
     def score(
         self,

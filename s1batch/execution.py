@@ -149,7 +149,7 @@ def execute(
             say(f"{path}: all {subset.chunks:,} chunks have their row; nothing to do")
         else:
             _carry_out(loaded, facts, path, plan, subset, before, tasks, options, say, stop, terminal)
-        merged = _merge(job, store, plan, path)
+        merged = _merge(job, store, plan)
         outcomes, reasons = subset.tally(store)
     accept = options.accept if options.accept is not None else loaded.spec.run.accept
     return RunSummary(
@@ -270,8 +270,8 @@ def _carry_out(
         run_parts(choice, setup, tasks, workers=workers, watch=watch, stop=stop, say=say)
 
 
-def _merge(job: Job, store: ResultsStore, plan: PlanStore, path: Path) -> int | None:
+def _merge(job: Job, store: ResultsStore, plan: PlanStore) -> int | None:
     """Merge the answers over overlaps once every part is there; None before, and where there is nothing to merge."""
     if len(store.finished()) < plan.parts():
         return None
-    return merge_rows(path, store.scan(), job)
+    return merge_rows(store, job)

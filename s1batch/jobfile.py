@@ -37,7 +37,9 @@ class RunBlock(Config):
     parts_in_flight: int = placement(
         32, ge=1, le=64, description="most parts that each worker has open at once; 4 of them are read at a time"
     )
-    part_chunks: int | None = placement(None, ge=1, description="chunks in a part (default: 64, growing with the plan)")
+    part_chunks: int | None = placement(
+        None, ge=1, description="chunks in a part (default: 128, growing with the plan)"
+    )
     prefetch: int = placement(32, ge=1, description="records that are read ahead in each part")
     memory_mb: int = placement(
         64, ge=1, description="memory of the requests of each worker that are ready or asked; more for long series"

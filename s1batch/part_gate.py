@@ -14,7 +14,7 @@ READING_PARTS = 4
 OPEN_CHUNKS = 8192
 """Chunks of open parts beyond which no further part is opened beside one that is still being read."""
 
-READ_AHEAD_BYTES = 32 << 20
+READ_AHEAD_BYTES = 16 << 20
 """Bytes that parts read ahead beyond which no further part is read beside them."""
 
 _LOOK_EVERY_S = 0.2

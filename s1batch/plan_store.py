@@ -11,15 +11,16 @@ Row groups end where parts end, so that reading one part decodes little else.
 from __future__ import annotations
 
 import os
+import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from s1batch.errors import ConflictError, ResultsError
@@ -32,29 +33,67 @@ from s1batch.results.process import ProcessIdentity
 if TYPE_CHECKING:
     import polars as pl
 
+Line = TypeVar("Line", PlanEntry, InventoryItem)
+
 GROUP_ROWS = 8192
 """A row group ends with the first part that reaches this many lines."""
 
 MAX_GROUP_ROWS = 65536
 """A part with more lines than this is spread over several row groups."""
 
+BLOCK_ROWS = 1024
+"""So many lines at a time become columns, which take a fraction of the memory that Python objects do."""
+
 _VERDICTS = ["chunk_key", "part", "admission", "reason"]
 _CONDITIONS = ["chunk_key", "part", "condition"]
 
 
-class _TableFile:
-    """A Parquet file that grows by row groups under a temporary name."""
+class _TableFile(Generic[Line]):
+    """A Parquet file that grows by row groups under a temporary name.
 
-    def __init__(self, target: Path, schema: pa.Schema) -> None:
+    Args:
+        target: Its name in the end.
+        schema: Its columns.
+        to_table: Turns lines into columns.
+
+    Attributes:
+        target: As above.
+        rows: Lines in row groups.
+        waiting: Lines that are in no row group yet.
+    """
+
+    def __init__(self, target: Path, schema: pa.Schema, to_table: Callable[[Sequence[Line]], pa.Table]) -> None:
         self.target = target
+        self.rows = self.waiting = 0
+        self._to_table: Callable[[Sequence[Line]], pa.Table] = to_table
+        self._lines: list[Line] = []
+        self._blocks: list[pa.Table] = []
         self._temporary = temporary_path(target, ProcessIdentity.current())
         with results_errors(target):
             self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd", write_page_checksum=True)
 
-    def write(self, table: pa.Table) -> None:
-        if table.num_rows:
+    def add(self, line: Line) -> None:
+        """Add a line to the next row group."""
+        self._lines.append(line)
+        self.waiting += 1
+        if len(self._lines) >= BLOCK_ROWS:
+            self._encode()
+
+    def end_group(self) -> None:
+        """Write what waits as a row group."""
+        self._encode()
+        if self._blocks:
+            table = pa.concat_tables(self._blocks)
+            self._blocks.clear()
             with results_errors(self.target):
                 self._writer.write_table(table, row_group_size=table.num_rows)
+            self.rows += table.num_rows
+            self.waiting = 0
+
+    def _encode(self) -> None:
+        if self._lines:
+            self._blocks.append(self._to_table(self._lines))
+            self._lines.clear()
 
     def close(self, **metadata: int) -> None:
         """Complete the file under its temporary name."""
@@ -71,6 +110,9 @@ class _TableFile:
         with suppress(OSError, pa.ArrowException):
             self._writer.close()
         self._temporary.unlink(missing_ok=True)
+
+
+_Groups = tuple[pa.Table, "np.ndarray[Any, np.dtype[np.int32]]"]
 
 
 class PlanWriter:
@@ -95,14 +137,10 @@ class PlanWriter:
             raise ConflictError(
                 f"{self._target} is there already: a plan is frozen; extend it, or choose another folder"
             )
-        self._plan = _TableFile(self._target, PLAN)
-        self._inventory = _TableFile(layout.inventory(generation), INVENTORY)
-        self._entries: list[PlanEntry] = []
-        self._items: list[InventoryItem] = []
+        self._plan = _TableFile(self._target, PLAN, plan_table)
+        self._inventory = _TableFile(layout.inventory(generation), INVENTORY, inventory_table)
         self._first_part = first_part
         self._part = first_part - 1
-        self._chunks = 0
-        self._count = 0
 
     def __enter__(self) -> PlanWriter:
         return self
@@ -125,25 +163,25 @@ class PlanWriter:
             ResultsError: The files cannot be written.
         """
         if isinstance(line, InventoryItem):
-            self._items.append(line)
-            if len(self._items) >= GROUP_ROWS:
-                self._flush_items()
+            self._inventory.add(line)
+            if self._inventory.waiting >= GROUP_ROWS:
+                self._inventory.end_group()
             return
         if line.part not in (self._part, self._part + 1) or line.part < self._first_part:
             raise ValueError(f"part {line.part} follows part {self._part}")
-        full = len(self._entries) >= (MAX_GROUP_ROWS if line.part == self._part else GROUP_ROWS)
+        full = self._plan.waiting >= (MAX_GROUP_ROWS if line.part == self._part else GROUP_ROWS)
         if full:
-            self._flush_entries()
+            self._plan.end_group()
         self._part = line.part
-        self._entries.append(line)
+        self._plan.add(line)
 
     def close(self) -> None:
         """Complete both files and give them their names, the plan last."""
-        self._flush_entries()
-        self._flush_items()
         n_parts = self._part + 1 - self._first_part
-        self._plan.close(n_chunks=self._chunks, n_parts=n_parts, first_part=self._first_part)
-        self._inventory.close(n_items=self._count)
+        self._plan.end_group()
+        self._inventory.end_group()
+        self._plan.close(n_chunks=self._plan.rows, n_parts=n_parts, first_part=self._first_part)
+        self._inventory.close(n_items=self._inventory.rows)
         self._inventory.publish()
         self._plan.publish()
 
@@ -151,16 +189,6 @@ class PlanWriter:
         """Remove what was written."""
         self._plan.discard()
         self._inventory.discard()
-
-    def _flush_entries(self) -> None:
-        self._plan.write(plan_table(self._entries))
-        self._chunks += len(self._entries)
-        self._entries.clear()
-
-    def _flush_items(self) -> None:
-        self._inventory.write(inventory_table(self._items))
-        self._count += len(self._items)
-        self._items.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +216,14 @@ class PlanStore:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._layout = Layout(Path(path))
         self._generations = self._open()
-        self._cached: tuple[tuple[Path, range, list[str] | None], pa.Table] | None = None
+        self._cached: tuple[tuple[Path, range, list[str] | None], _Groups] | None = None
+        self._reading = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cached": None, "_reading": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _reading=threading.Lock())
 
     def parts(self) -> int:
         """How many parts there are; they are numbered from 0."""
@@ -216,11 +251,13 @@ class PlanStore:
         keys: list[str] = self._part_table(part, _VERDICTS).column("chunk_key").to_pylist()
         return keys
 
-    def refusals(self, part: int) -> dict[str, tuple[str, str | None]]:
-        """Return outcome and reason of the chunks of a part that are refused by the plan, by chunk key."""
-        table = self._part_table(part, _VERDICTS)
-        table = table.filter(pc.is_valid(table.column("admission")))
-        return {line["chunk_key"]: (line["admission"], line["reason"]) for line in table.to_pylist()}
+    def verdicts(self, part: int) -> pa.Table:
+        """Return `chunk_key`, and `admission` and `reason` of what the plan refuses, of one part in its order.
+
+        Raises:
+            ResultsError: There is no such part, or the plan is damaged.
+        """
+        return self._part_table(part, _VERDICTS)
 
     def conditions(self, part: int) -> dict[str, str]:
         """Return the scan that each conditional chunk of a part depends on: keys by chunk key.
@@ -232,15 +269,15 @@ class PlanStore:
         keys, scans = (column.to_pylist() for column in table.columns)
         return {key: scan for key, scan in zip(keys, scans, strict=True) if scan is not None}
 
-    def tables(self, columns: list[str]) -> Iterator[pa.Table]:
-        """Yield the whole plan in its order, some columns of it, a bounded number of lines at a time.
+    def tables(self, columns: list[str], most: int = MAX_GROUP_ROWS) -> Iterator[pa.Table]:
+        """Yield the whole plan in its order, some columns of it, at most so many lines at a time.
 
         Raises:
             ResultsError: The plan is damaged.
         """
         for generation in self._generations:
             with _plan_errors(generation.path), pq.ParquetFile(generation.path) as file:
-                for batch in file.iter_batches(batch_size=MAX_GROUP_ROWS, columns=columns):
+                for batch in file.iter_batches(batch_size=most, columns=columns):
                     yield pa.Table.from_batches([batch])
 
     def scan(self) -> pl.LazyFrame:
@@ -278,19 +315,24 @@ class PlanStore:
         last = bisect_right(generation.group_first, part)
         if not 0 <= part < self.parts() or first >= last:
             raise ResultsError(f"{generation.path} has no part {part}; parts are 0 to {self.parts() - 1}")
-        table = self._groups(generation.path, range(first, last), columns)
-        return table.filter(pc.equal(table.column("part"), part))
+        table, numbers = self._groups(generation.path, range(first, last), columns)
+        begin, end = np.searchsorted(numbers, [part, part + 1])
+        return table.slice(begin, end - begin)
 
-    def _groups(self, path: Path, groups: range, columns: list[str] | None) -> pa.Table:
+    def _groups(self, path: Path, groups: range, columns: list[str] | None) -> _Groups:
+        """Return row groups, and the number of the part of each of their lines, which never falls."""
         # Neighbouring parts share a row group, and are mostly asked for one after the other.
         wanted = (path, groups, columns)
-        cached = self._cached
-        if cached is not None and cached[0] == wanted:
-            return cached[1]
-        with _plan_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table = file.read_row_groups(list(groups), columns=columns)
-        self._cached = (wanted, table)
-        return table
+        # Threads that want the same at once wait for the first one instead of reading it, each into its own memory.
+        with self._reading:
+            if self._cached is not None and self._cached[0] == wanted:
+                return self._cached[1]
+            self._cached = None  # not both at once
+            with _plan_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+                table = file.read_row_groups(list(groups), columns=columns)
+                groups_read = (table, table.column("part").to_numpy())
+            self._cached = (wanted, groups_read)
+            return groups_read
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from s1batch.engine.rules import PromptShape, Rules
 from s1batch.jobs.base import Job
 from s1batch.records import InventoryItem, PlanEntry, Sampling
 
-FIRST_PART_CHUNKS = 64
+FIRST_PART_CHUNKS = 128
 LARGEST_PART_CHUNKS = 4096
 PARTS_PER_SIZE = 1000
 
@@ -18,9 +18,9 @@ CountText = Callable[[str], int]
 
 
 def part_sizes(fixed: int | None = None) -> Iterator[int]:
-    """Yield the chunks of part 0, 1, ...: 64, doubled every thousand parts up to 4,096.
+    """Yield the chunks of part 0, 1, ...: 128, doubled every thousand parts up to 4,096.
 
-    Small archives get parts that resume finely; an archive of a hundred million chunks stays near 27,000 parts.
+    Small archives get parts that resume finely; an archive of a hundred million chunks stays near 28,000 parts.
     """
     if fixed is not None:
         while True:

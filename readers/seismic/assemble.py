@@ -194,7 +194,7 @@ def stretches(covered: NDArray[np.bool_] | None, steps: int) -> list[tuple[int, 
 
 def _sound(block: Block, first: int, stop: int) -> NDArray[np.bool_]:
     """Which of the block's samples first to stop were decoded."""
-    sound = np.ones(len(block.values) if block.values is not None else 0, np.bool_)
+    sound = np.ones(stop - first, np.bool_)
     for low, high, _ in block.damage:
-        sound[max(low - block.first, 0) : max(high - block.first, 0)] = False
-    return sound[first:stop]
+        sound[max(low - block.first - first, 0) : max(high - block.first - first, 0)] = False
+    return sound

@@ -74,7 +74,7 @@ class SeismicReader:
                 factor = sending.factor(chunk.inputs[0]) if chunk.dim == "time_ns" else None
                 record = self._record(chunk, sending.windows(chunk, factor or 1), session)
                 session.release(use)
-                yield _complete(record, factor)
+                yield replace(record, lineage={**record.lineage, "decimation": factor})
                 del record
 
     def files(self) -> Iterator[str]:
@@ -117,9 +117,3 @@ class SeismicReader:
     def _why_not_readable(self, chunk: Chunk) -> str:
         paths = ", ".join(dict.fromkeys(address.path for address in chunk.inputs))
         return f"{paths or 'a chunk without files'}: no waveforms could be found there when the archive was planned"
-
-
-def _complete(record: Record, factor: int | None) -> Record:
-    core_start_ns, core_stop_ns = record.chunk.core or (record.chunk.start, record.chunk.stop)
-    lineage = {"core_start_ns": core_start_ns, "core_stop_ns": core_stop_ns, "decimation": factor}
-    return replace(record, lineage={**record.lineage, **lineage})

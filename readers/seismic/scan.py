@@ -18,16 +18,15 @@ from s1batch.grid import time_of
 from s1batch.paths import encode_path
 from s1batch.readers.seismic.compressed import is_compressed, unpacked
 from s1batch.readers.seismic.detect import MSEED, detect_plain
+from s1batch.readers.seismic.header_blocks import HEAD_BYTES, TEXT, Layout, record_layout
 from s1batch.readers.seismic.obspy_formats import read_traces
 from s1batch.readers.seismic.record_headers import chain_is_whole
-from s1batch.readers.seismic.record_index import channel_of, index_records, record_layout
+from s1batch.readers.seismic.record_index import channel_of, index_records
 from s1batch.readers.seismic.runs import fits, split_runs
 
 _BLOCK_BYTES = 1 << 20
 """What is read at once: most small files as a whole."""
 
-_HEAD_BYTES = 128
-_TEXT = 0
 _TOLERANCE_NS = 4
 """Times this close to where records are joined or not are left to the index: libmseed rounds in its own way."""
 
@@ -141,7 +140,7 @@ def scan_quickly(path: str) -> FileScan | None:
     try:
         size = os.fstat(descriptor).st_size
         data = os.pread(descriptor, min(size, _BLOCK_BYTES), 0)
-        layout = record_layout(data[:_HEAD_BYTES])
+        layout = record_layout(data[:HEAD_BYTES])
         with MS3TraceList() as traces:
             if layout is not None:
                 if not _add_version_2(traces, descriptor, data, size, layout):
@@ -161,9 +160,7 @@ def scan_quickly(path: str) -> FileScan | None:
     return FileScan(format=MSEED, segments=tuple(segments)) if _is_plain(segments, ends_ns) else None
 
 
-def _add_version_2(
-    traces: MS3TraceList, descriptor: int, data: bytes, size: int, layout: tuple[str, int, dict[int, int]]
-) -> bool:
+def _add_version_2(traces: MS3TraceList, descriptor: int, data: bytes, size: int, layout: Layout) -> bool:
     """Add the records of a file, block by block; return whether they are all alike and end where the file does.
 
     libmseed passes over the rest of a file without a word when a record claims to be longer than that rest. So what
@@ -177,7 +174,7 @@ def _add_version_2(
         size: Its length.
         layout: What `record_layout` says of its first record.
     """
-    order, length, chain = layout
+    order, length, chain = layout.order, layout.record_bytes, layout.chain
     if size % length:
         return False
     places = [20, 21, 46, 47]
@@ -185,9 +182,9 @@ def _add_version_2(
         places += (place, place + 1, place + 4, place + 6) if kind == 1000 else range(place, place + 4)
         if kind == 1000:
             break
-    if data[chain[1000] + 4] == _TEXT:
+    if data[chain[1000] + 4] == TEXT:
         return False
-    head = data[:_HEAD_BYTES]
+    head = data[:HEAD_BYTES]
     high, low = (22, 23) if order == ">" else (23, 22)
     block_bytes = _BLOCK_BYTES // length * length
     data = data[:block_bytes]

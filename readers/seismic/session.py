@@ -6,6 +6,7 @@ with its wanted neighbours, and its samples are dropped as soon as no later chun
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -66,18 +67,20 @@ class ReadSession:
         self._resolve = resolve
         self._hash_content = hash_content
         self._time_range = time_range
-        self._wanted: dict[tuple[str, str, float | None], list[tuple[int, int, int]]] = defaultdict(list)
+        self._wanted: dict[tuple[str, str, float | None], array[int]] = {}
         last_use: dict[str, int] = {}
         for use, chunk in enumerate(chunks):
             if chunk.dim != "time_ns":
                 continue
             for address in chunk.inputs:
-                window, rate_hz = address.slices[0], address.rate_hz
+                path, rate_hz = address.path, address.rate_hz
                 around = margin_ns(address) + int(1e9 / rate_hz) + 1 if rate_hz else 0
-                self._wanted[address.path, address.source, rate_hz].append(
-                    (window.start - around, window.stop + around, use)
-                )
-                last_use[address.path] = use
+                wanted = self._wanted.get((path, address.source, rate_hz))
+                if wanted is None:
+                    wanted = self._wanted[path, address.source, rate_hz] = array("q")
+                window = address.slices[0]
+                wanted.extend((window.start - around, window.stop + around, use))
+                last_use[path] = use
         self._closing: dict[int, list[str]] = defaultdict(list)
         for path, use in last_use.items():
             self._closing[use].append(path)
@@ -127,7 +130,8 @@ class ReadSession:
 
     def _track(self, file: WaveformFile, address: Address) -> _Track:
         """The blocks of the address's channel that have its rate, cut to what is selected."""
-        ranges = np.array(self._wanted[address.path, address.source, address.rate_hz], np.int64)
+        wanted = self._wanted[address.path, address.source, address.rate_hz]
+        ranges = np.frombuffer(wanted, np.int64).reshape(-1, 3)
         blocks = []
         for block in file.blocks(address.source, ranges):
             if address.rate_hz is not None and not same_rate(block.rate_hz, address.rate_hz):
@@ -141,17 +145,42 @@ class ReadSession:
             self._dropping[block.last_use].append(block)
         return _Track(blocks)
 
-    def covering(self, address: Address, start_ns: int) -> Block | None:
-        """Return the one block that holds the samples from a time on, if that takes no more than a look.
+    def covering(self, address: Address, start_ns: int, samples: int) -> Sequence[Block]:
+        """Return the blocks that hold so many samples from a time on, loaded, if they are found at a glance.
 
-        None says nothing: ask `blocks`.
+        They follow one another in one run and are all sound. None at all says nothing: ask `blocks`.
+
+        Raises:
+            SourceError: When the file cannot be read.
         """
         opened = self._files.get(address.path)
         track = opened.tracks.get((address.source, address.rate_hz)) if opened is not None else None
-        if track is None or not track.is_ordered:
-            return None
+        if opened is None or track is None or not track.is_ordered:
+            return ()
         place = bisect_right(track.stops_ns, start_ns)
-        return track.blocks[place] if place < len(track.blocks) else None
+        if place == len(track.blocks):
+            return ()
+        block = track.blocks[place]
+        missing = samples - block.stop + round((start_ns - block.run_start_ns) * block.rate_hz / 1e9)
+        if track.starts_ns[place] - start_ns > 1e9 / block.rate_hz:
+            return ()
+        found = [block]
+        while missing > 0:
+            place += 1
+            if place == len(track.blocks):
+                return ()
+            block = track.blocks[place]
+            if block.run_start_ns != found[0].run_start_ns or block.first != found[-1].stop:
+                return ()
+            found.append(block)
+            missing -= block.stop - block.first
+        for block in found:
+            if block.values is None:
+                opened.file.load(block)
+                block.clip()
+            if block.damage:
+                return ()
+        return found
 
     def release(self, use: int) -> None:
         """Drop what no chunk after number `use` needs."""

@@ -137,6 +137,7 @@ class WindowReader:
             "units": units,
             "time_shift_s": max((column.shift_s for column in present), key=abs),
             "removed_mean": means,
+            **_core(chunk),
         }
         series = Series(
             values_TC=wave_TC, rate_hz=rates.sent_hz, channels=layout.names, start_ns=window.start, units=units
@@ -144,35 +145,43 @@ class WindowReader:
         return Record(chunk=chunk, payload=series, lineage=lineage)
 
     def _whole(self, chunk: Chunk, layout: _Layout, steps: int, rates: _Rates, session: ReadSession) -> Record | None:
-        """Return the window when each component is recorded in one decoded piece, which is nearly always.
+        """Return the window when each component is recorded without a gap in one file, which is nearly always.
 
         It is what the general way gives, in a third of the time; None sends the window there.
         """
         start_ns, rate_hz = chunk.inputs[0].slices[0].start, rates.grid_hz
         wave_TC = np.empty((steps, len(layout.addresses)), np.float32)
         largest_shift_s, is_integer = 0.0, True
+        placed_ns: int | None = None
+        first_sample = 0
         for number, addresses in enumerate(layout.addresses):
-            block = session.covering(addresses[0], start_ns) if len(addresses) == 1 else None
-            if (
-                block is None
-                or block.damage
-                or block.values is None
-                or not is_even(block.rate_hz, block.run_count, rate_hz)
-            ):
+            blocks = session.covering(addresses[0], start_ns, steps) if len(addresses) == 1 else ()
+            if not blocks:
                 return None
-            nearest = first_place(block.run_start_ns, start_ns, rate_hz)
-            shift_s = (block.run_start_ns - start_ns) / 1e9 - nearest / rate_hz
-            first = -nearest - block.first
-            if first < 0 or first + steps > len(block.values):
+            block = blocks[0]
+            if not is_even(block.rate_hz, block.run_count, rate_hz):
                 return None
-            out, kind = wave_TC[:, number], block.values.dtype.kind
-            _cast(out, block.values[first : first + steps])
-            if kind != "i":
-                is_integer = False
-                if not np.isfinite(out).all():
+            if block.run_start_ns != placed_ns:  # components nearly always begin together
+                placed_ns = block.run_start_ns
+                first_sample = -first_place(placed_ns, start_ns, rate_hz)
+                shift_s = (placed_ns - start_ns) / 1e9 + first_sample / rate_hz
+                if abs(shift_s) > abs(largest_shift_s):
+                    largest_shift_s = shift_s
+            filled = 0
+            for block in blocks:
+                begin = first_sample + filled - block.first
+                if block.values is None or begin < 0:
                     return None
-            if abs(shift_s) > abs(largest_shift_s):
-                largest_shift_s = shift_s
+                values = block.values[begin : begin + steps - filled]
+                out = wave_TC[filled : filled + len(values), number]
+                _cast(out, values)
+                if values.dtype.kind != "i":
+                    is_integer = False
+                    if not np.isfinite(out).all():
+                        return None
+                filled += len(values)
+            if filled != steps:
+                return None
         units = "counts" if is_integer else ""
         lineage = {
             **layout.lineage,
@@ -185,6 +194,7 @@ class WindowReader:
             "dropped": 0,
             "units": units,
             "time_shift_s": largest_shift_s,
+            **_core(chunk),
         }
         series = Series(values_TC=wave_TC, rate_hz=rates.sent_hz, channels=layout.names, start_ns=start_ns, units=units)
         return Record(chunk=chunk, payload=series, lineage=lineage)
@@ -193,12 +203,13 @@ class WindowReader:
         """Return what is known of a chunk that gives no series."""
         if chunk.dim != "time_ns":
             paths = list(dict.fromkeys(address.path for address in chunk.inputs))
-            return {**empty_lineage(), "source_files": paths}
+            return {**empty_lineage(), "source_files": paths, **_core(chunk)}
         rate_hz = chunk.inputs[0].rate_hz
         return {
             **self._layout(chunk, session).lineage,
             "rate_hz": rate_hz,
             "rate_sent_hz": self._spec.rate_hz or rate_hz,
+            **_core(chunk),
         }
 
     def _column(
@@ -348,6 +359,12 @@ class WindowReader:
                 "remark": "; ".join(files["remarks"]),
             },
         )
+
+
+def _core(chunk: Chunk) -> dict[str, int | None]:
+    """Return what the window alone answers for."""
+    start_ns, stop_ns = chunk.core or (chunk.start, chunk.stop)
+    return {"core_start_ns": start_ns, "core_stop_ns": stop_ns}
 
 
 def _names(chunk: Chunk) -> str:

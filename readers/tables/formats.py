@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
@@ -36,9 +35,6 @@ LONGEST_FIELD = 2**20
 """Characters of one field of a CSV; more than a prompt may hold."""
 
 _BOM = b"\xef\xbb\xbf"
-_BATCH_BYTES = 2 * 2**20
-_BATCH_ROWS = 1024
-_BUFFER_BYTES = 2**20  # pages are read one by one: without this, a whole column of a row group would be held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +178,7 @@ class Csv:
             raise SourceError("decode_error", "the header is no UTF-8; convert the file")
         if not names:
             raise SourceError("decode_error", "the file does not begin with a line of column names")
-        _check_names(names, self.columns)
+        check_names(names, self.columns)
         return names, lines.position
 
     def _parser(self, lines: Iterable[str]) -> Iterator[list[str]]:
@@ -190,112 +186,12 @@ class Csv:
         return csv.reader(lines, delimiter=self.delimiter, strict=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Parquet:
-    """Parquet, read by row groups in bounded batches.
+def check_names(names: Sequence[str], columns: tuple[str, ...] | None) -> None:
+    """Make sure that a table's columns have different names and that the wanted ones are there.
 
-    Attributes:
-        columns: The columns to read; None reads all.
+    Raises:
+        SourceError: One stands twice, or is missing.
     """
-
-    columns: tuple[str, ...] | None = None
-
-    def scan(self, path: Path) -> Iterator[RowPlace]:
-        """Yield every row, from the footer alone."""
-        with self._open(path) as file:
-            rows = file.metadata.num_rows
-            nbytes = sum(self._row_bytes(file, number)[1] for number in range(file.metadata.num_row_groups))
-        nbytes //= max(rows, 1)
-        for index in range(rows):
-            yield RowPlace(index=index, nbytes=nbytes)
-
-    def read(self, path: Path, places: Sequence[RowPlace]) -> Iterator[Mapping[str, Any] | SourceError]:
-        """Yield each row as Python values; a row group that does not decode costs its own rows."""
-        import pyarrow as pa
-
-        with self._open(path) as file:
-            done = first = 0
-            for number in range(file.metadata.num_row_groups):
-                behind = first + file.metadata.row_group(number).num_rows
-                upto = done
-                while upto < len(places) and places[upto].index < behind:
-                    upto += 1
-                if upto > done:
-                    wanted = [place.index - first for place in places[done:upto]]
-                    try:
-                        for fields in self._rows(file, number, wanted):
-                            yield fields
-                            done += 1
-                    except (pa.ArrowException, OSError) as error:
-                        for _ in range(done, upto):
-                            yield SourceError("decode_error", f"row group {number}: {error}")
-                    done = upto
-                first = behind
-            for place in places[done:]:
-                yield SourceError("source_changed", f"the file has {first} rows; row {place.index} was planned")
-
-    def _rows(self, file: Any, group: int, wanted: list[int]) -> Iterator[Mapping[str, Any] | SourceError]:
-        """Yield the wanted rows of one group, decoding no further than the last of them."""
-        first = done = 0
-        columns = None if self.columns is None else list(self.columns)
-        rows, nbytes = self._row_bytes(file, group)
-        batch_rows = min(max(_BATCH_BYTES * rows // max(nbytes, 1), 1), _BATCH_ROWS)
-        batches = file.iter_batches(batch_size=batch_rows, row_groups=[group], columns=columns)
-        for batch in batches:
-            behind = first + batch.num_rows
-            upto = done
-            while upto < len(wanted) and wanted[upto] < behind:
-                upto += 1
-            if upto > done:
-                yield from _python_rows(batch.take([index - first for index in wanted[done:upto]]))
-                done = upto
-            if done == len(wanted):
-                return
-            first = behind
-
-    def _row_bytes(self, file: Any, group: int) -> tuple[int, int]:
-        """Return the rows of a row group and the bytes of the columns that are read, uncompressed."""
-        metadata = file.metadata.row_group(group)
-        leaves = [metadata.column(number) for number in range(metadata.num_columns)]
-        read = [leaf for leaf in leaves if self.columns is None or _belongs_to(leaf, self.columns)]
-        return metadata.num_rows, sum(leaf.total_uncompressed_size for leaf in read)
-
-    @contextmanager
-    def _open(self, path: Path) -> Iterator[Any]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        # Arrow opens no path that is not UTF-8, so Python does.
-        with path.open("rb") as raw:
-            try:
-                file = pq.ParquetFile(raw, buffer_size=_BUFFER_BYTES)
-            except (pa.ArrowException, OSError) as error:
-                raise SourceError("not_readable", f"no readable Parquet: {error}") from error
-            with file:
-                _check_names(file.schema_arrow.names, self.columns)
-                yield file
-
-
-def _belongs_to(leaf: Any, columns: tuple[str, ...]) -> bool:
-    """Return whether a leaf column belongs to one of the columns, whose names may hold dots themselves."""
-    return any(leaf.path_in_schema == name or leaf.path_in_schema.startswith(f"{name}.") for name in columns)
-
-
-def _python_rows(batch: Any) -> Iterator[Mapping[str, Any] | SourceError]:
-    """Yield rows as Python values; one that Python cannot hold (a date in the year 20000) costs only itself."""
-    try:
-        rows = batch.to_pylist()
-    except (ValueError, OverflowError) as error:
-        if batch.num_rows > 1:
-            for index in range(batch.num_rows):
-                yield from _python_rows(batch.slice(index, 1))
-        else:
-            yield SourceError("decode_error", f"a value of the row cannot be read: {error}")
-        return
-    yield from rows
-
-
-def _check_names(names: Sequence[str], columns: tuple[str, ...] | None) -> None:
     if len(set(names)) != len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
         raise SourceError("not_readable", f"the column {twice!r} stands twice; rename one")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s1batch.errors import JobFileError, SourceError
 from s1batch.paths import decode_path, encode_path
-from s1batch.readers.tables.formats import FORMATS, Csv, JsonLines, Parquet, RowFormat, RowPlace
+from s1batch.readers.tables.formats import FORMATS, Csv, JsonLines, RowFormat, RowPlace
+from s1batch.readers.tables.parquet import KeptDecoders, Parquet
 from s1batch.readers.tables.spec import TableSource
 from s1batch.records import Address, Chunk, Fields, InventoryItem, PlanEntry, Record, Refusal, Slice
 
@@ -36,6 +37,7 @@ class TableReader:
 
     spec: TableSource
     base_dir: Path
+    _decoders: KeptDecoders = field(default_factory=KeptDecoders, init=False, repr=False, compare=False)
 
     @property
     def lineage(self) -> tuple[Column, ...]:
@@ -134,7 +136,7 @@ class TableReader:
         kind = FORMATS.get(suffix) if self.spec.format == "auto" else self.spec.format
         match kind:
             case "parquet":
-                return Parquet(self.spec.columns)
+                return Parquet(self.spec.columns, self._decoders)
             case "jsonl":
                 return JsonLines(self.spec.columns)
             case "csv":

@@ -15,6 +15,9 @@ from s1batch.results.atomic import atomic_path
 from s1batch.results.layout import Layout
 from s1batch.results.schema import RowSchema
 
+SMALL_TABLE_BYTES = 2**18
+"""Tables below this are compressed by Snappy: setting up zstd for each column costs more than all the rest."""
+
 
 def write_rows(path: Path, schema: RowSchema, rows: Sequence[Row]) -> None:
     """Write fitted rows as one Parquet file, as a whole or not at all.
@@ -31,19 +34,21 @@ def write_table(path: Path, table: pa.Table) -> None:
     Raises:
         ResultsError: The file cannot be written.
     """
+    compression = "snappy" if table.nbytes < SMALL_TABLE_BYTES else "zstd"
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        pq.write_table(table, temporary, compression=compression, write_page_checksum=True)
 
 
-def read_table(path: Path) -> pa.Table:
-    """Read a Parquet file and check its checksums.
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or some columns of it, and check its checksums.
 
     Raises:
         ResultsError: It is damaged, or cannot be read.
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read()
+            # Most files are small, and where there are many, the caller reads several at once.
+            return file.read(columns, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise ResultsError(
             f"{path} cannot be read ({error}); restore it from a copy, or remove it and run again: "

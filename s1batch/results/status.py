@@ -136,12 +136,8 @@ def _count(plan: PlanStore, layout: Layout, store: ResultsStore | None) -> Statu
 def _count_files(
     store: ResultsStore, finished: set[int], outcomes: Counter[tuple[str, str]], tokens: Counter[str]
 ) -> None:
-    grouped = (
-        store.scan()
-        .filter(pl.col("part").is_in(sorted(finished)))
-        .group_by("outcome", "reason")
-        .agg(pl.len().alias("rows"), *(pl.col(name).sum() for name in _TOKENS))
-    )
+    sums = [pl.col(name).sum() for name in _TOKENS]
+    grouped = store.scan(finished).group_by("outcome", "reason").agg(pl.len().alias("rows"), *sums)
     with naming_damage(store.layout.root):
         counted = grouped.collect()
     for line in counted.iter_rows(named=True):

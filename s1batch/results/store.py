@@ -138,9 +138,13 @@ class ResultsStore:
 
     # ------------------------------------------------------------------------------------------------ rows
 
-    def scan(self) -> pl.LazyFrame:
-        """Return the rows of all finished parts, in the order of the plan."""
-        return self._scan_parts(sorted(self.finished()))
+    def scan(self, parts: Collection[int] | None = None) -> pl.LazyFrame:
+        """Return the rows of finished parts, in the order of the plan.
+
+        Args:
+            parts: Which ones; None means all.
+        """
+        return self._scan_parts(sorted(self.finished() if parts is None else parts))
 
     def scan_all(self, parts: Collection[int] | None = None) -> pl.LazyFrame:
         """Return the rows of all finished parts, and behind them those still in journals.

@@ -1,28 +1,33 @@
 """The proof: input, plan and output agree, or a list of where they do not.
 
-Every file of rows is read whole with its page checksums, one after the other, and compared with the plan's keys of its
-part. So memory holds one part at a time, apart from the unions and outcomes that the account needs.
+Every file of rows is read whole with its page checksums, once, and compared with the plan's keys of its part. So memory
+holds a few parts at a time, apart from the unions and outcomes that the account needs.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from s1batch.accounting import RATE_TOLERANCE, Account, take_account
 from s1batch.errors import ResultsError
+from s1batch.outcome_ranks import OutcomeRanks
+from s1batch.plan_columns import PLAN
 from s1batch.plan_store import PlanStore
 from s1batch.records import OUTCOMES, REASONS, InventoryItem
 from s1batch.results.journal import read_journal
 from s1batch.results.part_writer import part_journals
 from s1batch.results.rows_file import read_table
+from s1batch.results.skips import unfounded_skips
 from s1batch.results.store import ResultsStore
 
 SourceCheck = Callable[[InventoryItem], str | None]
@@ -50,6 +55,11 @@ Code = Literal[
     "journal_left",
     "journal_damaged",
 ]
+
+THREADS = 4
+"""Files that are read at once; Arrow reads without Python's lock."""
+
+OUTCOMES_AT_ONCE = 8192
 
 _WARNINGS: frozenset[Code] = frozenset({"journal_left", "journal_damaged", "samples_overlap"})
 
@@ -134,21 +144,18 @@ def _verify(plan: PlanStore, store: ResultsStore, sources: SourceCheck | None) -
     finished = store.finished()
     rows = 0
     sound = not findings
-    for part in sorted(finished):
-        path = store.layout.part_rows(part)
-        try:
-            table = read_table(path)
-            rows += table.num_rows
-            found = list(_check_part(plan, store, part, table))
-        except ResultsError as error:
-            found = [Finding(code="file_damaged", text=str(error))]
-        findings += found
-        sound = sound and not any(finding.code in ("file_damaged", "schema_differs") for finding in found)
+    outcomes = _Outcomes()
+    for checked in _checked_parts(plan, store, sorted(finished)):
+        rows += checked.rows
+        findings += checked.findings
+        sound = sound and checked.outcomes is not None
+        if sound and checked.outcomes is not None:
+            outcomes.add(checked.outcomes)
     findings += _check_journals(store, finished)
     account = None
     # The account of damaged files would only say again that they are damaged.
     if sound:
-        account = take_account(plan, store.scan())
+        account = take_account(plan, outcomes.ranks())
         findings += _check_account(account)
         findings += _check_overlap(plan)
     findings += _check_merged(plan, store)
@@ -166,8 +173,13 @@ def _verify(plan: PlanStore, store: ResultsStore, sources: SourceCheck | None) -
 
 def _check_plan(plan: PlanStore) -> Iterator[Finding]:
     try:
-        doubled = plan.chunks() - plan.scan().select(pl.col("chunk_key").n_unique()).collect().item()
-    except (pl.exceptions.PolarsError, OSError) as error:
+        # Hashes take a tenth of the memory of keys; where two agree, the keys themselves decide.
+        blocks = [pl.DataFrame(table)["chunk_key"].hash().to_numpy() for table in plan.tables(["chunk_key"])]
+        hashes = np.sort(np.concatenate([np.zeros(0, np.uint64), *blocks]))
+        doubled = 0
+        if len(hashes) != plan.chunks() or (hashes[1:] == hashes[:-1]).any():
+            doubled = plan.chunks() - plan.scan().select(pl.col("chunk_key").n_unique()).collect().item()
+    except (pl.exceptions.PolarsError, OSError, ResultsError) as error:
         yield Finding(code="no_plan", text=f"the plan cannot be read ({error}); restore it from a copy")
         return
     if doubled:
@@ -176,30 +188,90 @@ def _check_plan(plan: PlanStore) -> Iterator[Finding]:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What was found in a file of rows; `outcomes` are its keys and outcomes, None when it is damaged."""
+
+    rows: int
+    findings: list[Finding]
+    outcomes: pa.Table | None = None
+
+
+class _Outcomes:
+    """Gathers what became of each chunk; many small tables are taken together."""
+
+    def __init__(self) -> None:
+        self._ranks = OutcomeRanks()
+        self._waiting: list[pa.Table] = []
+        self._rows = 0
+
+    def add(self, table: pa.Table) -> None:
+        self._waiting.append(table)
+        self._rows += table.num_rows
+        if self._rows >= OUTCOMES_AT_ONCE:
+            self.ranks()
+
+    def ranks(self) -> OutcomeRanks:
+        if self._waiting:
+            self._ranks.add(pl.DataFrame(pa.concat_tables(self._waiting)))
+            self._waiting.clear()
+            self._rows = 0
+        return self._ranks
+
+
+def _checked_parts(plan: PlanStore, store: ResultsStore, parts: list[int]) -> Iterator[_Checked]:
+    """Check files of rows, several at once; yields in order, and reads little further than what was taken."""
+    waiting: deque[Future[_Checked]] = deque()
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="s1batch-verify") as pool:
+        for part in parts:
+            waiting.append(pool.submit(_checked, plan, store, part))
+            if len(waiting) > 2 * THREADS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _checked(plan: PlanStore, store: ResultsStore, part: int) -> _Checked:
+    try:
+        table = read_table(store.layout.part_rows(part))
+        found = list(_check_part(plan, store, part, table))
+    except ResultsError as error:
+        return _Checked(0, [Finding(code="file_damaged", text=str(error))])
+    differs = any(finding.code == "schema_differs" for finding in found)
+    return _Checked(table.num_rows, found, None if differs else table.select(["chunk_key", "outcome"]))
+
+
 def _check_part(plan: PlanStore, store: ResultsStore, part: int, table: pa.Table) -> Iterator[Finding]:
     where = store.layout.part_rows(part)
     differences = store.schema.differences(table.schema)
     if differences:
         yield Finding(code="schema_differs", text=f"{where}: {'; '.join(differences)}", count=len(differences))
         return
-    planned = plan.keys(part) if part < plan.parts() else []
-    lines = pl.DataFrame(table.select(["chunk_key", "part", "outcome", "reason"]))
-    keys: list[str] = lines.get_column("chunk_key").to_list()
-    if keys != planned:
-        yield from _check_keys(where, keys, planned)
-    wrong = [number for number in lines.get_column("part") if number != part]
+    planned = plan.verdicts(part) if part < plan.parts() else PLAN.empty_table()
+    # Columns are compared whole; only what differs is looked at line by line.
+    if not table.column("chunk_key").equals(planned.column("chunk_key")):
+        yield from _check_keys(where, table.column("chunk_key").to_pylist(), planned.column("chunk_key").to_pylist())
+    wrong = _others(table.column("part"), {part})
     if wrong:
         yield Finding(code="part_wrong", text=f"{where}: rows say part {wrong[0]}, not {part}", count=len(wrong))
-    unknown = [outcome for outcome in lines.get_column("outcome") if outcome not in OUTCOMES]
+    unknown = _others(table.column("outcome"), OUTCOMES)
     if unknown:
         yield Finding(code="outcome_unknown", text=f"{where}: outcome {unknown[0]!r}", count=len(unknown))
-    unknown = [reason for reason in lines.get_column("reason") if reason is not None and reason not in REASONS]
+    unknown = _others(table.column("reason"), {None, *REASONS})
     if unknown:
         yield Finding(code="reason_unknown", text=f"{where}: reason {unknown[0]!r}", count=len(unknown))
-    yield from _check_skips(plan, where, part, lines)
-    refusals = plan.refusals(part) if part < plan.parts() else {}
+    unfounded = unfounded_skips(plan, part, table)
+    if unfounded:
+        text = f"{where}: {len(unfounded)} skipped without the answer of a scan, the first is {unfounded[0]}; retry `skipped`"
+        yield Finding(code="skip_unfounded", text=text, count=len(unfounded))
+    if planned.column("admission").null_count == planned.num_rows:
+        return
+    refused = planned.filter(planned.column("admission").is_valid()).to_pylist()
+    refusals = {line["chunk_key"]: (line["admission"], line["reason"]) for line in refused}
     other = [
-        key for key, _, outcome, reason in lines.iter_rows() if key in refusals and refusals[key] != (outcome, reason)
+        line["chunk_key"]
+        for line in table.select(["chunk_key", "outcome", "reason"]).to_pylist()
+        if line["chunk_key"] in refusals and refusals[line["chunk_key"]] != (line["outcome"], line["reason"])
     ]
     if other:
         yield Finding(
@@ -209,21 +281,11 @@ def _check_part(plan: PlanStore, store: ResultsStore, part: int, table: pa.Table
         )
 
 
-def _check_skips(plan: PlanStore, where: Path, part: int, lines: pl.DataFrame) -> Iterator[Finding]:
-    """A window counts as not triggered only where the plan made it depend on a scan, and that scan was answered."""
-    skipped = lines.filter((pl.col("outcome") == "skipped") & (pl.col("reason") == "not_triggered"))
-    if skipped.is_empty():
-        return
-    scans = plan.conditions(part) if part < plan.parts() else {}
-    answered = set(lines.filter(pl.col("outcome") == "ok")["chunk_key"])
-    wrong = [key for key in skipped["chunk_key"] if scans.get(key) not in answered]
-    if wrong:
-        yield Finding(
-            code="skip_unfounded",
-            text=f"{where}: chunks were skipped without the answer of a scan, the first is {wrong[0]}; "
-            "ask them: s1batch run --retry skipped",
-            count=len(wrong),
-        )
+def _others(column: pa.ChunkedArray, allowed: Collection[object]) -> list[object]:
+    """Return the values of a column that are not allowed, as often as they are there."""
+    if all(value in allowed for value in column.unique().to_pylist()):
+        return []
+    return [value for value in column.to_pylist() if value not in allowed]
 
 
 def _check_keys(where: Path, keys: list[str], planned: list[str]) -> Iterator[Finding]:
