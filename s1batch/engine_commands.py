@@ -18,7 +18,7 @@ def engine() -> None:
 
 @engine.command()
 @SPEC
-@click.option("--nodes", help="Hosts, separated by commas, instead of those in SPEC; the first one leads.")
+@click.option("--nodes", help="Hosts, separated by commas, instead of those in SPEC.")
 @click.option("--node-rank", type=click.IntRange(0), help="Which of the nodes this is (default: found by its name).")
 @click.option("--dry-run", is_flag=True, help="Print the commands of every node and start nothing.")
 @click.option("--endpoints", type=ENDPOINTS, help="Folder to register in, instead of the one in SPEC.")

@@ -69,7 +69,7 @@ def plan_nodes(spec: ServingSpec, backend: ChosenBackend, nodes: Sequence[str]) 
     Args:
         spec: The description.
         backend: LMDeploy's engine, from `choose_backend`.
-        nodes: The hosts, the first one leads; what `spec.nodes` names, or this host.
+        nodes: The hosts, in the order of their ranks; what `spec.nodes` names, or this host.
 
     Raises:
         UsageError: The server cannot be started so; says what to change.

@@ -33,7 +33,7 @@ class ServingSpec(Config):
         name: What the servers call the model; None leaves it at `model`.
         backend: LMDeploy's engine; `auto` follows the architecture.
         architecture: The model's architecture; None reads it from the config.json.
-        nodes: Hosts, the first one leads; empty means this host. The others must reach them under these names.
+        nodes: Hosts, in the order of their ranks; empty means this host. They must reach one another under these names.
         port: Of the server; with data parallelism of the first one on each node, the others follow.
         tp: GPUs over which each layer is split, over all nodes.
         dp: Replicas of the attention layers, over all nodes.
@@ -108,6 +108,8 @@ class ServingSpec(Config):
         for name in value:
             if not _FLAG.fullmatch(name):
                 raise ValueError(f"{name!r} is no name of an option; write it without the dashes in front")
+            if plain_flag(name) in ("api-key", "api-keys"):
+                raise ValueError(f"{name}: a key would stand in this file and in the list of processes; leave it out")
         return value
 
     @field_validator("env", mode="before")

@@ -66,11 +66,13 @@ def all_work(states: Sequence[EndpointState], expect: int | None = None) -> bool
 
 def state_lines(states: Sequence[EndpointState]) -> list[str]:
     """Return a table for people."""
-    rows = [("endpoint", "state", "server", "single-prefill", "model, or what is wrong")]
+    rows: list[tuple[str, ...]] = [("endpoint", "state", "server", "single-prefill", "model, or what is wrong")]
     said = {True: "yes", False: "no", None: "not known"}
     for each in states:
         state = "works" if each.ok else "dead"
         rows.append((each.url, state, each.dialect, said[each.single_prefill], each.model))
+    # What a server says of itself must not steer the terminal.
+    rows = [tuple("".join(sign if sign.isprintable() else "\ufffd" for sign in cell) for cell in row) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]) for row in rows

@@ -27,6 +27,9 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 """From Linux's prctl(2)."""
 
+KILL_TIMEOUT_S = 30.0
+"""How long to wait for killed processes to be gone."""
+
 NOT_STARTED = 127
 """Exit code when the command cannot be started, as in shells."""
 
@@ -36,9 +39,14 @@ def become_subreaper() -> None:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def kill_descendants() -> None:
-    """Kill every descendant of this process, those that start meanwhile included, and wait until they are gone."""
-    while True:
+def kill_descendants(timeout_s: float) -> bool:
+    """Kill every descendant of this process, those that start meanwhile included, and wait until they are gone.
+
+    Returns:
+        Whether they are; a process that hangs in the kernel, in a driver or a dead file system, cannot be killed.
+    """
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
         for process in _descendants():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -46,8 +54,9 @@ def kill_descendants() -> None:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         except ChildProcessError:
-            return  # neither children nor adopted orphans are left, so there are no descendants
+            return True  # neither children nor adopted orphans are left, so there are no descendants
         time.sleep(0.02)
+    return False
 
 
 class Guard:
@@ -127,7 +136,7 @@ class Guard:
         while _descendants() and self._has_time(asked, deadline):
             self._wait(min(deadline - time.monotonic(), 0.1))
             self._reap(pid)
-        kill_descendants()
+        kill_descendants(KILL_TIMEOUT_S)
 
     def _has_time(self, asked: int, deadline: float) -> bool:
         """Whether the grace is not over: neither by the clock nor because the guard was told once more."""

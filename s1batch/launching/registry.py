@@ -130,6 +130,18 @@ def read_registry(folder: Path) -> list[tuple[Path, Registration]]:
     return sorted(found, key=lambda item: (item[1].node_rank, item[1].host, item[1].started, item[0].name))
 
 
+def forget_dead(folder: Path) -> None:
+    """Remove the registrations of this host's dead supervisors, such as those of an earlier allocation.
+
+    Raises:
+        UsageError: A file in the folder is no registration.
+    """
+    here = ProcessIdentity.current()
+    for path, registration in read_registry(folder) if folder.is_dir() else ():
+        if here.knows_dead(registration.process):
+            path.unlink(missing_ok=True)
+
+
 def ready_endpoints(registrations: Sequence[Registration]) -> list[RegisteredEndpoint]:
     """Return the endpoints of nodes that were ready, each once."""
     endpoints = {each.url: each for one in registrations if one.ready for each in one.endpoints}

@@ -23,7 +23,7 @@ from s1batch.engine.serving.commands import Command, NodePlan
 from s1batch.engine.serving.spec import ServingSpec
 from s1batch.errors import EngineUnavailable, Interrupted, UsageError
 from s1batch.launching import guard
-from s1batch.launching.registry import RegisteredEndpoint, Registration, register
+from s1batch.launching.registry import RegisteredEndpoint, Registration, forget_dead, register
 from s1batch.results.process import ProcessIdentity
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ TAIL_BYTES = 16384
 PROGRESS_S = 30.0
 """How often somebody who waits for a model to load is told how far it is."""
 
-GUARD_MARGIN_S = 15.0
+GUARD_MARGIN_S = guard.KILL_TIMEOUT_S + 5.0
 """What a guard may take beyond the grace before it is killed itself."""
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -90,8 +90,10 @@ class Supervisor:
         registration = self._registration(urls)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self._asked_to_stop)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asks to ignore SIGHUP
+                loop.add_signal_handler(number, self._asked_to_stop)
         guard.become_subreaper()
+        forget_dead(self._registry)
         record = register(self._registry, registration)
         try:
             await self._bring_up(record, urls)
@@ -286,8 +288,8 @@ class Supervisor:
 
     def _asked_to_stop(self) -> None:
         if not self._stop.is_set():
-            self._say("stopping the servers (once more: at once)")
             self._stop.set()
+            self._say("stopping the servers (once more: at once)")
             return
         for each in self._started:  # a guard that is told twice does not wait
             if each.process.returncode is None:
@@ -303,8 +305,10 @@ class Supervisor:
                 each.process.kill()
                 await each.exit
         # What a guard left behind because it was killed itself has been handed to this process.
-        guard.kill_descendants()
-        if self._started:
+        gone = guard.kill_descendants(guard.KILL_TIMEOUT_S)
+        if not gone:
+            self._say("warning: some processes of this node could not be killed; they may hang in a driver")
+        elif self._started:
             self._say("all servers of this node have ended")
 
     def _show_tails(self, which: Sequence[_Started] | None = None) -> None:

@@ -243,6 +243,26 @@ def test_detached_servers_stay_until_down(node):
     assert s1batch("engine", "check", one.url)[0] == 1
 
 
+def test_a_server_ends_when_its_guard_and_up_are_killed_in_the_same_moment(node):
+    one = node()
+    one.up()
+    one.until_ready()
+    family = one.family()
+    (guard,) = [each for each in family if "--grace-s" in each.cmdline()]
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        guard.send_signal(number)
+        one.process.send_signal(number)
+    one.finished()
+    until(lambda: not alive(family), "the end of the server")
+    code, text = s1batch("engine", "check", one.endpoints)
+    assert (code, "dead" in text) == (1, True)
+    again = node("again", endpoints=str(one.endpoints))
+    again.up()
+    again.until_ready()
+    assert len(again.registrations()) == 1, "the dead one was removed"
+    again.end()
+
+
 @pytest.mark.slow
 def test_detached_servers_that_crash_are_told_with_their_log(node):
     one = node(stand_in="crash")

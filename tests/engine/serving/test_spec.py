@@ -20,6 +20,7 @@ from s1batch.errors import UsageError
         ("model: m\nnodes: [a, a]", "nodes: the same node"),
         ("model: m\nnodes: ['a;rm']", "is no name or address of a host"),
         ("model: m\nflags: {'--tp': 2}", "without the dashes"),
+        ("model: m\nflags: {api_keys: secret}", "a key would stand in this file"),
         ("model: m\nenv: {'A B': 1}", "no name of an environment variable"),
         ("model: m\nenv: {A: [1]}", "must be a text or a number"),
         ("model: m\nserver: vllm\nbackend: pytorch", "backend is a setting of LMDeploy"),
