@@ -29,8 +29,8 @@ class HttpEngineSpec(Config):
         api_key_env: Name of the environment variable that holds the key; never the key.
         dialect: Which server it is; `auto` asks it.
         single_prefill: The LMDeploy server was started so that it never prefills two prompts together
-            (`--max-prefill-token-num` below twice the smallest prompt, no prefix caching): series of different shapes
-            may then be in flight together.
+            (`--max-prefill-token-num` not above the smallest prompt, no prefix caching; docs/servers.md says why):
+            series of different shapes may then be in flight together.
         context_tokens: Most tokens of prompt and answer together; None takes what the endpoint says, if it does.
         timeout_s: Deadline of one attempt.
         total_timeout_s: Deadline of one request, over all attempts and the waiting between them.

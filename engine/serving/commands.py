@@ -160,9 +160,7 @@ def _lmdeploy(spec: ServingSpec, backend: str, *sizes: object) -> list[str]:
     argv += ["--server-port", spec.port]
     argv += ["--model-name", spec.name] if spec.name else []
     argv += ["--session-len", spec.session_len] if spec.session_len else []
-    if spec.smallest_prompt_tokens is not None:
-        # Two prompts never fit below this number, so no two are prefilled together.
-        argv += ["--max-prefill-token-num", 2 * spec.smallest_prompt_tokens - 1]
+    argv += ["--max-prefill-token-num", spec.prefill_budget_tokens] if spec.prefill_budget_tokens else []
     argv += ["--trust-remote-code"] if spec.trust_remote_code else []
     argv += ["--reasoning-parser", spec.reasoning_parser] if spec.reasoning_parser else []
     argv += ["--tool-call-parser", spec.tool_call_parser] if spec.tool_call_parser else []

@@ -41,6 +41,8 @@ class ServingSpec(Config):
         session_len: Most tokens of prompt and answer together.
         smallest_prompt_tokens: A number of tokens that no prompt goes below. The servers are then started so that
             they never prefill two prompts together, and series of different shapes may be in flight together.
+        longest_prompt_tokens: A number of tokens that no prompt goes above. Below twice the smallest one it saves
+            prompts from being prefilled in pieces.
         reasoning_parser: What splits the reasoning from the answer, by the server's name for it.
         tool_call_parser: What reads tool calls, by the server's name for it.
         trust_remote_code: Run the Python code that comes with the checkpoint; Intern-S1-Pro needs it.
@@ -71,6 +73,7 @@ class ServingSpec(Config):
     ep: int = Field(1, ge=1)
     session_len: int | None = Field(None, ge=1)
     smallest_prompt_tokens: int | None = Field(None, ge=1)
+    longest_prompt_tokens: int | None = Field(None, ge=1)
     reasoning_parser: str | None = None
     tool_call_parser: str | None = None
     trust_remote_code: bool = False
@@ -127,9 +130,13 @@ class ServingSpec(Config):
     @model_validator(mode="after")
     def _fields_fit_together(self) -> ServingSpec:
         if self.server != "lmdeploy":
-            for field in ("backend", "architecture", "smallest_prompt_tokens"):
+            for field in ("backend", "architecture", "smallest_prompt_tokens", "longest_prompt_tokens"):
                 if getattr(self, field) != type(self).model_fields[field].default:
                     raise ValueError(f"{field} is a setting of LMDeploy; leave it out with server: {self.server}")
+        if self.longest_prompt_tokens is not None and self.longest_prompt_tokens < (
+            self.smallest_prompt_tokens or 1 << 62
+        ):
+            raise ValueError("longest_prompt_tokens needs smallest_prompt_tokens, and is not below it")
         if self.smallest_prompt_tokens is not None:
             if any(plain_flag(name) == "enable-prefix-caching" and value for name, value in self.flags.items()):
                 raise ValueError("smallest_prompt_tokens needs prefix caching off: remove enable-prefix-caching")
@@ -146,6 +153,20 @@ class ServingSpec(Config):
     def single_prefill(self) -> bool:
         """Whether the servers never prefill two prompts together."""
         return self.smallest_prompt_tokens is not None
+
+    @property
+    def prefill_budget_tokens(self) -> int | None:
+        """LMDeploy's `--max-prefill-token-num` with which no two prompts are prefilled together; None leaves it.
+
+        A second prompt joins a prefill while the sum stays within this budget (LMDeploy 0.18.0,
+        `pytorch/paging/prefill_scheduler.py`). Two whole prompts exceed twice the smallest one less one. But of
+        a prompt that is longer than the budget only the first piece counts, and that piece ends where a series begins,
+        so it may be of any size: unless no prompt is that long, the smallest prompt must fill the budget alone.
+        """
+        smallest, longest = self.smallest_prompt_tokens, self.longest_prompt_tokens
+        if smallest is None:
+            return None
+        return 2 * smallest - 1 if longest is not None and longest < 2 * smallest else smallest
 
 
 def plain_flag(name: str) -> str:

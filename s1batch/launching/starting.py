@@ -126,6 +126,7 @@ def start_detached(prepared: Prepared, node_rank: int | None, say: Say) -> None:
             stderr=output,
             start_new_session=True,
         )
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         while supervisor.poll() is None and not _is_ready(prepared.registry, supervisor.pid):
             time.sleep(0.2)
@@ -141,6 +142,10 @@ def start_detached(prepared: Prepared, node_rank: int | None, say: Say) -> None:
         say(line)
     say(f"process {supervisor.pid} watches them, its output is in {log}")
     say(f"end them with: s1batch engine down {prepared.registry}")
+
+
+def _interrupt(*_: object) -> None:
+    raise Interrupted("stopped before the servers were ready")
 
 
 def _is_ready(registry: Path, pid: int) -> bool:

@@ -243,6 +243,16 @@ def test_detached_servers_stay_until_down(node):
     assert s1batch("engine", "check", one.url)[0] == 1
 
 
+@pytest.mark.slow
+def test_a_signal_while_detached_servers_start_ends_them(node):
+    one = node(stand_in="slow:600")
+    one.up("--detach")
+    until(lambda: len(one.family()) == 3, "supervisor, guard and server")
+    family = one.family()
+    assert one.end() == 75
+    assert not alive(family)
+
+
 def test_a_server_ends_when_its_guard_and_up_are_killed_in_the_same_moment(node):
     one = node()
     one.up()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from s1batch.engine.serving.spec import load_spec
+from s1batch.engine.serving.spec import ServingSpec, load_spec
 from s1batch.errors import UsageError
 
 
@@ -24,6 +24,8 @@ from s1batch.errors import UsageError
         ("model: m\nenv: {'A B': 1}", "no name of an environment variable"),
         ("model: m\nenv: {A: [1]}", "must be a text or a number"),
         ("model: m\nserver: vllm\nbackend: pytorch", "backend is a setting of LMDeploy"),
+        ("model: m\nlongest_prompt_tokens: 9", "longest_prompt_tokens needs smallest_prompt_tokens"),
+        ("model: m\nsmallest_prompt_tokens: 9\nlongest_prompt_tokens: 8", "is not below it"),
         ("model: m\nsmallest_prompt_tokens: 9\nflags: {enable_prefix_caching: true}", "prefix caching off"),
         ("- a", "a mapping with the keys"),
         ("a: [", "not valid YAML"),
@@ -46,3 +48,14 @@ def test_one_node_or_word_may_stand_without_brackets_and_numbers_are_text_in_the
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nothing\.yaml: cannot read"):
         load_spec(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("smallest", "longest", "budget"), [(None, None, None), (62, None, 62), (62, 124, 62), (62, 123, 123), (1, 1, 1)]
+)
+def test_no_two_prompts_fit_into_the_budget_of_a_prefill(
+    smallest: int | None, longest: int | None, budget: int | None
+) -> None:
+    """Whole prompts count whole; of those longer than the budget any piece may count, so one must fill it alone."""
+    spec = ServingSpec(model="m", smallest_prompt_tokens=smallest, longest_prompt_tokens=longest)
+    assert spec.prefill_budget_tokens == budget
