@@ -332,7 +332,7 @@ _ALL = (
         _LMDEPLOY,
         name="lmdeploy_single_prefill",
         exclusive_series=False,
-        source=f"{_LMDEPLOY.source}; started with max_prefill_token_num below twice the smallest prompt and without "
+        source=f"{_LMDEPLOY.source}; started with max_prefill_token_num not above the smallest prompt and without "
         "prefix caching, so that no two prompts are prefilled together",
     ),
     Rules(

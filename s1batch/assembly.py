@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from s1batch import __version__
 from s1batch.engine.base import Engine
@@ -15,7 +16,7 @@ from s1batch.engine.http.spec import HttpEngineSpec
 from s1batch.engine.reference.spec import ReferenceEngineSpec, model_rules
 from s1batch.engine.replay import ReplayEngineSpec
 from s1batch.engine.rules import RULES, Rules, estimate_text_tokens
-from s1batch.errors import ConflictError, UsageError
+from s1batch.errors import ConflictError, EngineUnavailable, UsageError
 from s1batch.jobfile import LoadedJob
 from s1batch.jobs.base import Job, Settings
 from s1batch.long_series import LongPolicy
@@ -23,6 +24,9 @@ from s1batch.readers.base import Reader
 from s1batch.readers.seismic.spec import SeismicSource
 from s1batch.records import ModelIdentity, Sampling
 from s1batch.windows import ExtentValue, WindowSpec
+
+if TYPE_CHECKING:
+    from s1batch.engine.http.client import HttpEngine
 
 REPLAY_IN_FLIGHT = 256
 """Requests that a replay engine gets at once."""
@@ -112,7 +116,7 @@ def engine_facts(loaded: LoadedJob, *, offline: bool = False) -> EngineFacts:
     if isinstance(spec, ReplayEngineSpec):
         identity = _located(spec, loaded).identity()
         return EngineFacts(name=f"replay {__version__}", model=identity, rules=RULES["replay"], resolved=spec)
-    return _offline_facts(spec) if offline else asyncio.run(_probed_facts(spec))
+    return _offline_facts(spec) if offline else asyncio.run(_probed_facts(spec, loaded))
 
 
 async def open_engine(loaded: LoadedJob, facts: EngineFacts) -> Engine:
@@ -131,9 +135,7 @@ async def open_engine(loaded: LoadedJob, facts: EngineFacts) -> Engine:
     elif isinstance(spec, ReplayEngineSpec):
         engine = await asyncio.to_thread(_located(spec, loaded).open)
     else:
-        from s1batch.engine.http.client import open_http
-
-        engine = await open_http(spec)
+        engine = await _open_http(spec, loaded)
     if engine.model != facts.model:
         await engine.aclose()
         raise ConflictError(f"the engine serves {engine.model}, but the run was planned for {facts.model}")
@@ -174,10 +176,22 @@ def _reference_facts(spec: ReferenceEngineSpec, loaded: LoadedJob) -> EngineFact
     )
 
 
-async def _probed_facts(spec: HttpEngineSpec) -> EngineFacts:
+async def _open_http(spec: HttpEngineSpec, loaded: LoadedJob) -> HttpEngine:
     from s1batch.engine.http.client import open_http
 
-    engine = await open_http(spec)
+    if spec.endpoints is None:
+        return await open_http(spec)
+    from s1batch.launching.job_endpoints import take_registered
+
+    folder = loaded.base_dir / spec.endpoints
+    try:
+        return await open_http(take_registered(spec, folder))
+    except EngineUnavailable as error:
+        raise EngineUnavailable(error.reason, f"engine.endpoints: {folder}: {error.detail}") from error
+
+
+async def _probed_facts(spec: HttpEngineSpec, loaded: LoadedJob) -> EngineFacts:
+    engine = await _open_http(spec, loaded)
     try:
         told = f"engine: {engine.name}, model {engine.model.name}, rules of {engine.rules.name}"
         return EngineFacts(

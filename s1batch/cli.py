@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, cast
 import click
 
 from s1batch import __version__
+from s1batch.engine_commands import engine
 from s1batch.errors import Interrupted, S1BatchError, UsageError
 from s1batch.model_commands import model
 from s1batch.stopping import Stop
@@ -327,6 +328,7 @@ def schema() -> None:
     _print_json(job_schema())
 
 
+main.add_command(engine)
 main.add_command(model)
 
 

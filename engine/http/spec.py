@@ -20,6 +20,8 @@ class HttpEngineSpec(Config):
 
     Attributes:
         urls: The endpoints; `/v1` at the end may be left out.
+        endpoints: Instead of `urls`: the folder in which `s1batch engine up` registered them, relative to the job file.
+            It is read when a run starts; `single_prefill` is then as registered.
         model: As the endpoints name it; `auto` takes the one model that they all serve.
         model_revision: Revision of the weights, part of the identity of every answer.
         dtype: Number format of the weights, part of the identity.
@@ -27,8 +29,8 @@ class HttpEngineSpec(Config):
         api_key_env: Name of the environment variable that holds the key; never the key.
         dialect: Which server it is; `auto` asks it.
         single_prefill: The LMDeploy server was started so that it never prefills two prompts together
-            (`--max-prefill-token-num` below twice the smallest prompt, no prefix caching): series of different shapes
-            may then be in flight together.
+            (`--max-prefill-token-num` not above the smallest prompt, no prefix caching; docs/servers.md says why):
+            series of different shapes may then be in flight together.
         context_tokens: Most tokens of prompt and answer together; None takes what the endpoint says, if it does.
         timeout_s: Deadline of one attempt.
         total_timeout_s: Deadline of one request, over all attempts and the waiting between them.
@@ -44,7 +46,8 @@ class HttpEngineSpec(Config):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, hide_input_in_errors=True)
 
     kind: Literal["http"] = "http"
-    urls: tuple[str, ...] = placement(min_length=1)
+    urls: tuple[str, ...] = placement(())
+    endpoints: str | None = placement(None, min_length=1)
     model: str = "auto"
     model_revision: str = ""
     dtype: str = ""
@@ -81,6 +84,12 @@ class HttpEngineSpec(Config):
         if value is not None and value < 1:
             raise ValueError("must be positive")
         return value
+
+    @model_validator(mode="after")
+    def _endpoints_come_from_one_place(self) -> HttpEngineSpec:
+        if bool(self.urls) == (self.endpoints is not None):
+            raise ValueError("name the endpoints either in urls, or in endpoints: the folder that `engine up` fills")
+        return self
 
     @model_validator(mode="after")
     def _single_prefill_is_lmdeploys(self) -> HttpEngineSpec:

@@ -143,6 +143,10 @@ class ReadSession:
                     continue
             blocks.append(block)
             self._dropping[block.last_use].append(block)
+        if address.rate_hz is not None and len({block.rate_hz for block in blocks}) > 1:
+            # Copies of a stretch at nearly the same rate can have grids of their own: each takes what is nearest to it.
+            nominal_hz = address.rate_hz
+            blocks.sort(key=lambda block: abs(block.rate_hz - nominal_hz))
         return _Track(blocks)
 
     def covering(self, address: Address, start_ns: int, samples: int) -> Sequence[Block]:

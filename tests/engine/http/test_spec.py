@@ -58,6 +58,14 @@ def test_one_url_may_stand_without_a_list_and_none_may_stand_twice() -> None:
         HttpEngineSpec(urls=())
 
 
+def test_endpoints_are_named_in_exactly_one_place() -> None:
+    assert HttpEngineSpec(endpoints="endpoints").urls == ()
+    with pytest.raises(ValidationError, match="either in urls, or in endpoints"):
+        HttpEngineSpec()
+    with pytest.raises(ValidationError, match="either in urls, or in endpoints"):
+        HttpEngineSpec(urls=("http://a",), endpoints="endpoints")
+
+
 def test_only_what_can_change_an_answer_is_an_answer_field() -> None:
     assert set(answer_fields(HttpEngineSpec(urls=("http://a",)))) == {
         "kind",

@@ -1,0 +1,367 @@
+"""One node's servers, from their start to their end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import Process
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from s1batch.engine.http.discovery import describe, model_error
+from s1batch.engine.serving.commands import Command, NodePlan
+from s1batch.engine.serving.spec import ServingSpec
+from s1batch.errors import EngineUnavailable, Interrupted, UsageError
+from s1batch.launching import guard
+from s1batch.launching.registry import RegisteredEndpoint, Registration, forget_dead, register
+from s1batch.results.process import ProcessIdentity
+
+if TYPE_CHECKING:
+    import aiohttp
+
+T = TypeVar("T")
+
+PROBE_TIMEOUT_S = 10.0
+TAIL_LINES = 30
+TAIL_BYTES = 16384
+
+PROGRESS_S = 30.0
+"""How often somebody who waits for a model to load is told how far it is."""
+
+GUARD_MARGIN_S = guard.KILL_TIMEOUT_S + 5.0
+"""What a guard may take beyond the grace before it is killed itself."""
+
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Started:
+    command: Command
+    process: Process
+    log: Path
+    exit: asyncio.Task[int]
+
+
+class Supervisor:
+    """Starts a node's commands, each below a guard, and ends them all whatever happens.
+
+    Args:
+        spec: The description of the servers.
+        plan: What runs on this node.
+        registry: Folder in which the node registers.
+        logs: Folder for the servers' output.
+        say: Called with each line for the user.
+    """
+
+    def __init__(
+        self, spec: ServingSpec, plan: NodePlan, *, registry: Path, logs: Path, say: Callable[[str], None]
+    ) -> None:
+        self._spec = spec
+        self._plan = plan
+        self._registry = registry
+        self._logs = logs
+        self._say = say
+        self._started: list[_Started] = []
+        self._stop = asyncio.Event()
+        self._began = time.monotonic()
+        self._deadline = self._began + spec.ready_timeout_s
+        self._process = ProcessIdentity.current()
+
+    async def run(self) -> None:
+        """Serve until a signal asks to stop.
+
+        Raises:
+            UsageError: Something that is needed is missing, or a port is taken.
+            EngineUnavailable: A server ended, was not healthy in time, or ceased to be.
+            Interrupted: A signal came before all servers were healthy.
+        """
+        self._check_surroundings()
+        urls = self._plan.urls(self._address())
+        registration = self._registration(urls)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asks to ignore SIGHUP
+                loop.add_signal_handler(number, self._asked_to_stop)
+        guard.become_subreaper()
+        forget_dead(self._registry)
+        record = register(self._registry, registration)
+        try:
+            await self._bring_up(record, urls)
+            register(self._registry, replace(registration, ready=True, logs=self._log_names()))
+            served = f"serves {' '.join(urls)}" if urls else "computes for the first node"
+            self._say(f"node {self._plan.rank} is ready after {self._age_s():.0f} s and {served}")
+            with contextlib.suppress(Interrupted):
+                await self._unless_ended(self._watch(urls))
+        finally:
+            record.unlink(missing_ok=True)
+            await self._end()
+
+    # ---------------------------------------------------------------------------------------------- before
+
+    def _check_surroundings(self) -> None:
+        for command in self._plan.commands:
+            path = dict(command.env).get("PATH")
+            if shutil.which(command.argv[0], path=path) is None:
+                raise UsageError(
+                    f"{command.argv[0]} is not on the PATH of this node: install or load it, or set prefix"
+                )
+        ports = [*self._plan.ports]
+        ports += [self._spec.ray_port] if any("--head" in command.argv for command in self._plan.commands) else []
+        for port in ports:
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("", port))
+                except OSError as error:
+                    raise UsageError(
+                        f"port {port} of this node is taken ({error.strerror}): end what listens there"
+                    ) from error
+        self._logs.mkdir(parents=True, exist_ok=True)
+
+    def _address(self) -> str | None:
+        """Return the address that clients must use, where it is not the node's own name."""
+        if not self._plan.finds_own_address:
+            return None
+        address = default_route_address()
+        if address is None:
+            self._say(
+                "warning: this node has no route to other networks; LMDeploy 0.18.0 looks for its own address that way "
+                "and will end with 'Network is unreachable': have a default route added, or use tp instead of dp"
+            )
+            return None
+        with contextlib.suppress(OSError):
+            if address in socket.gethostbyname_ex(self._plan.host)[2]:
+                return None
+        self._say(f"{self._plan.host} serves on {address}, the address of its default route")
+        return address
+
+    def _registration(self, urls: Sequence[str]) -> Registration:
+        single = self._spec.single_prefill
+        return Registration(
+            host=self._plan.host,
+            node_rank=self._plan.rank,
+            server=self._spec.server,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            ready=False,
+            process=self._process,
+            endpoints=tuple(
+                RegisteredEndpoint(url=url, model=self._spec.served_name, single_prefill=single) for url in urls
+            ),
+        )
+
+    # ----------------------------------------------------------------------------------------------- start
+
+    async def _bring_up(self, record: Path, urls: Sequence[str]) -> None:
+        for command in self._plan.commands:
+            if command.after:
+                self._say(f"waiting for {command.after}")
+                await self._unless_ended(_accepts(command.after), f"{command.after} accepts no connections")
+            await self._start(command, record)
+        if urls:
+            await self._unless_ended(self._healthy(urls), "not all servers are healthy")
+
+    async def _start(self, command: Command, record: Path) -> None:
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        log = self._logs / f"node{self._plan.rank}-{command.role}-{stamp}-{os.getpid()}.log"
+        log.write_text(f"$ {command.shell()}\n", encoding="utf-8")
+        arguments = ["--log", str(log), "--grace-s", str(self._spec.stop_grace_s), "--forget", str(record), "--"]
+        process = await asyncio.create_subprocess_exec(
+            # -P: the folder of the guard is no place to import from.
+            *(sys.executable, "-P", guard.__file__, *arguments, *command.argv),
+            stdin=asyncio.subprocess.PIPE,  # its end tells the guard that this process is gone
+            env={**os.environ, **dict(command.env)},
+            # In a session of its own, so that Ctrl-C reaches this process only.
+            start_new_session=True,
+        )
+        self._say(f"{command.role} started, its output is in {log}")
+        self._started.append(
+            _Started(command=command, process=process, log=log, exit=asyncio.create_task(process.wait()))
+        )
+
+    async def _healthy(self, urls: Sequence[str]) -> None:
+        import aiohttp
+
+        missing = list(urls)
+        delay_s, told = 0.2, time.monotonic()
+        async with aiohttp.ClientSession() as session:
+            while missing:
+                found = await self._problems(session, missing)
+                missing = [url for url in missing if found[url]]
+                if missing:
+                    await asyncio.sleep(delay_s)
+                    delay_s = min(2 * delay_s, 2.0)
+                if missing and time.monotonic() - told > PROGRESS_S:
+                    told = time.monotonic()
+                    last = (tail(self._started[-1].log, 1) or [""])[0]
+                    ready = len(urls) - len(missing)
+                    self._say(
+                        f"{self._age_s():.0f} s: {ready} of {len(urls)} servers are healthy; the log ends: {last}"
+                    )
+
+    async def _watch(self, urls: Sequence[str]) -> None:
+        """Ask for the health of the servers for ever.
+
+        Raises:
+            EngineUnavailable: One of them gave no sign of health for too long.
+        """
+        import aiohttp
+
+        since: dict[str, float] = {}
+        async with aiohttp.ClientSession() as session:
+            while True:
+                await asyncio.sleep(self._spec.check_every_s)
+                for url, problem in (await self._problems(session, urls)).items():
+                    if not problem:
+                        if since.pop(url, None) is not None:
+                            self._say(f"{url} is healthy again")
+                        continue
+                    if url not in since:
+                        since[url] = time.monotonic()
+                        self._say(f"{url}: {problem}")
+                    silent_s = time.monotonic() - since[url]
+                    if silent_s > self._spec.unhealthy_after_s:
+                        self._show_tails()
+                        raise _unavailable(
+                            f"{url} has not been healthy for {silent_s:.0f} s ({problem}); all was ended"
+                        )
+
+    async def _problems(self, session: aiohttp.ClientSession, urls: Sequence[str]) -> dict[str, str]:
+        """Return what is wrong with each server; an empty text when it is healthy.
+
+        Raises:
+            EngineUnavailable: Another model is served there.
+        """
+        found = await asyncio.gather(*(describe(session, url, {}, PROBE_TIMEOUT_S) for url in urls))
+        problems = {}
+        for each in found:
+            problems[each.url] = each.error or ("" if each.status == 200 else f"/v1/models answers {each.status}")
+            if not problems[each.url] and (error := model_error(each, self._spec.served_name, each.dialect)):
+                raise _unavailable(f"{each.url}: {error}: something else listens there, or name is wrong")
+        return problems
+
+    async def _unless_ended(self, work: Coroutine[Any, Any, T], late: str = "") -> T:
+        """Return what the work gives, unless a signal, a server's end, or the deadline comes first.
+
+        Args:
+            work: What to do.
+            late: What is the matter when the deadline comes first; empty when there is none.
+
+        Raises:
+            Interrupted: A signal asked to stop.
+            EngineUnavailable: A server ended, or the deadline came.
+        """
+        task = asyncio.create_task(work)
+        stop = asyncio.create_task(self._stop.wait())
+        exits = {each.exit for each in self._started}
+        left_s = max(self._deadline - time.monotonic(), 0.0) if late else None
+        try:
+            await asyncio.wait({task, stop, *exits}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            if stop.done():
+                raise Interrupted("stopped before the servers were ready")
+            for each in self._started:
+                if each.exit.done():
+                    self._show_tails([each])
+                    code = each.exit.result()
+                    how = f"ended with code {code}" if code >= 0 else f"was killed by signal {-code}"
+                    raise _unavailable(f"{each.command.role} {how} after {self._age_s():.0f} s: see {each.log}")
+            if not task.done():
+                self._show_tails()
+                patience = f"ready_timeout_s: {self._spec.ready_timeout_s:g}"
+                raise _unavailable(f"{late} after {self._age_s():.0f} s ({patience}); all was ended")
+            return task.result()
+        finally:
+            for each_task in (task, stop):
+                each_task.cancel()
+            await asyncio.gather(task, stop, return_exceptions=True)
+
+    # ------------------------------------------------------------------------------------------------- end
+
+    def _asked_to_stop(self) -> None:
+        if not self._stop.is_set():
+            self._stop.set()
+            self._say("stopping the servers (once more: at once)")
+            return
+        for each in self._started:  # a guard that is told twice does not wait
+            if each.process.returncode is None:
+                each.process.terminate()
+
+    async def _end(self) -> None:
+        """End everything: servers before what they stand on."""
+        for each in reversed(self._started):
+            if each.process.returncode is None:
+                each.process.terminate()
+            await asyncio.wait({each.exit}, timeout=self._spec.stop_grace_s + GUARD_MARGIN_S)
+            if not each.exit.done():
+                each.process.kill()
+                await each.exit
+        # What a guard left behind because it was killed itself has been handed to this process.
+        gone = guard.kill_descendants(guard.KILL_TIMEOUT_S)
+        if not gone:
+            self._say("warning: some processes of this node could not be killed; they may hang in a driver")
+        elif self._started:
+            self._say("all servers of this node have ended")
+
+    def _show_tails(self, which: Sequence[_Started] | None = None) -> None:
+        for each in self._started if which is None else which:
+            lines = tail(each.log, TAIL_LINES)
+            self._say(f"--- the last lines of {each.log}")
+            for line in lines:
+                self._say(f"  {line}")
+
+    def _log_names(self) -> tuple[str, ...]:
+        return tuple(str(each.log) for each in self._started)
+
+    def _age_s(self) -> float:
+        return time.monotonic() - self._began
+
+
+def default_route_address() -> str | None:
+    """Return this host's address on the default route, as LMDeploy finds its own; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("8.8.8.8", 0))
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])
+
+
+def tail(path: Path, count: int) -> list[str]:
+    """Return the last lines of a log, without what would steer a terminal."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - TAIL_BYTES, 0))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    lines = [_CONTROL.sub("", line.rpartition("\r")[2]).rstrip() for line in text.rstrip().split("\n")]
+    return [line for line in lines if line][-count:]
+
+
+async def _accepts(address: str) -> None:
+    """Wait until a port accepts connections."""
+    host, _, port = address.rpartition(":")
+    while True:
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except (OSError, TimeoutError):
+            await asyncio.sleep(0.5)
+            continue
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        return
+
+
+def _unavailable(text: str) -> EngineUnavailable:
+    return EngineUnavailable("engine_unavailable", text)
