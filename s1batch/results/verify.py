@@ -262,7 +262,7 @@ def _check_part(plan: PlanStore, store: ResultsStore, part: int, table: pa.Table
         yield Finding(code="reason_unknown", text=f"{where}: reason {unknown[0]!r}", count=len(unknown))
     unfounded = unfounded_skips(plan, part, table)
     if unfounded:
-        text = f"{where}: {len(unfounded)} skipped without the answer of a scan, the first is {unfounded[0]}; retry `skipped`"
+        text = f"{where}: rows were skipped without the answer of a scan, first {unfounded[0]}; retry `skipped`"
         yield Finding(code="skip_unfounded", text=text, count=len(unfounded))
     if planned.column("admission").null_count == planned.num_rows:
         return
