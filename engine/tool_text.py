@@ -15,6 +15,9 @@ from s1batch.records import ToolCall
 
 CALL_BEGIN, CALL_END = "<tool_call>", "</tool_call>"
 
+MOST_CALLS = 16
+"""Calls in one answer."""
+
 _CALL = re.compile(f"{re.escape(CALL_BEGIN)}(.*?)(?:{re.escape(CALL_END)}|$)", re.DOTALL)
 
 

@@ -16,6 +16,8 @@ from s1batch.special_tokens import neutralise
 if TYPE_CHECKING:
     import polars as pl
 
+    from s1batch.jobs.tools.toolbox import Toolbox
+
 Attach = Literal["auto", "none"]
 
 
@@ -30,6 +32,7 @@ class AskJob:
         show_schema: Whether the prompt begins with the schema, so that the model knows it and not only the decoder.
         guided: Whether the engine is told the schema; never while it thinks.
         attach: `auto` sends the record's series behind the question; `none` keeps it out.
+        toolbox: Tools that the model may call before it answers.
     """
 
     prompt: PromptTemplate
@@ -38,6 +41,7 @@ class AskJob:
     show_schema: bool = True
     guided: bool = True
     attach: Attach = "auto"
+    toolbox: Toolbox | None = None
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -46,15 +50,17 @@ class AskJob:
 
     @property
     def prompt_hash(self) -> str:
-        """Hash of the templates and the schema."""
+        """Hash of the templates, the schema and what the model is told of tools."""
         system = self.system.source if self.system else None
         schema = self.schema.text if self.schema else None
-        return digest([system, self.prompt.source, schema, self.show_schema, self.guided, self.attach])
+        tools = [self.toolbox.text, self.toolbox.choice, self.toolbox.max_turns] if self.toolbox else []
+        return digest([system, self.prompt.source, schema, self.show_schema, self.guided, self.attach, *tools])
 
     def outline(self, entry: PlanEntry) -> str:
         """Return the prompt as it is written; the plan knows no values, only how long they are."""
-        system = [self.system.source] if self.system else []
-        return "\n".join([*system, self._schema_text() + self.prompt.source])
+        before = [self.system.source] if self.system else []
+        before += [self.toolbox.text] if self.toolbox else []
+        return "\n".join([*before, self._schema_text() + self.prompt.source])
 
     def prepare(self, record: Record, settings: Settings) -> Request:
         """Build the request: what all records share, the question, then the series.
@@ -83,6 +89,8 @@ class AskJob:
             seed=settings.seed,
             schema=self.schema.document if guided and self.schema is not None else None,
             neutralised=neutralised,
+            tools=self.toolbox.tools if self.toolbox else (),
+            tool_choice=self.toolbox.choice if self.toolbox else "auto",
         )
 
     def interpret(self, record: Record, response: Response) -> Answer:

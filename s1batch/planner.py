@@ -122,6 +122,7 @@ class Planner:
             max_tokens=self._sampling.max_tokens,
             thinking=self._sampling.thinking,
             schema=bool(self._job.columns),
+            tools=self._job.toolbox is not None,
         )
 
     def _count(self, entry: PlanEntry, reason: str | None, tokens: int) -> None:

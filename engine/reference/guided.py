@@ -17,7 +17,7 @@ from llguidance import LLMatcher, LLTokenizer
 from torch import Tensor
 
 from s1batch.engine.reference.chat import ChatFormat
-from s1batch.engine.tool_text import CALL_BEGIN, CALL_END
+from s1batch.engine.tool_text import CALL_BEGIN, CALL_END, MOST_CALLS
 from s1batch.errors import EngineError
 from s1batch.records import Request, Tool
 
@@ -26,9 +26,6 @@ JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separat
 
 AFTER_THOUGHT = r'"\n\n"'
 """What stands between `</think>` and the answer, in the grammar's own notation."""
-
-MOST_CALLS = 16
-"""Calls in one answer, where the grammar leaves their number to the model."""
 
 
 class Guide:

@@ -100,15 +100,15 @@ def turns_to_text(turns: Sequence[Turn]) -> str | None:
     return json.dumps([turn_to_plain(turn) for turn in turns]) if turns else None
 
 
-def turns_from_text(text: str | None) -> tuple[Turn, ...]:
-    """Return the turns that `turns_to_text` was given; those up to the first that is damaged."""
-    if not text:
+def turns_from_text(text: object) -> tuple[Turn, ...]:
+    """Return the turns that `turns_to_text` was given, up to the first that is damaged; none for another value."""
+    if not isinstance(text, str) or not text:
         return ()
     turns: list[Turn] = []
     try:
         found = json.loads(text)
         for plain in found if isinstance(found, list) else ():
             turns.append(turn_from_plain(plain))
-    except ValueError:
+    except (ValueError, RecursionError):
         return tuple(turns)
     return tuple(turns)
