@@ -31,7 +31,7 @@ def take_calls(text: str) -> tuple[str, tuple[ToolCall, ...]]:
         return text, ()
     try:
         calls = tuple(_call(body) for body in _CALL.findall(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         return text, ()
     return _CALL.sub("", text).strip(), calls
 

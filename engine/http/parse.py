@@ -188,7 +188,11 @@ def _calls(message: dict[str, Any]) -> tuple[ToolCall, ...] | Failure:
         if not isinstance(function, dict) or not isinstance(name, str) or not name:
             return _bad(f"a tool call without a function and its name: {str(each)[:200]}")
         arguments = function.get("arguments")
-        calls.append(ToolCall(name=name, arguments=arguments_text({} if arguments is None else arguments)))
+        try:
+            text = arguments_text({} if arguments is None else arguments)
+        except RecursionError:
+            return _bad(f"the arguments of a call of {name[:64]} are nested too deeply")
+        calls.append(ToolCall(name=name, arguments=text))
     return tuple(calls)
 
 
