@@ -10,7 +10,19 @@ from s1batch.columns import Column
 from s1batch.jobs.answers import AnswerSchema, interpret_json, interpret_text
 from s1batch.jobs.base import Settings
 from s1batch.jobs.template import PromptTemplate, names_of
-from s1batch.records import Answer, Message, PlanEntry, Record, Request, Response, Series, SeriesPart, TextPart
+from s1batch.records import (
+    Answer,
+    Fields,
+    Message,
+    Part,
+    PlanEntry,
+    Record,
+    Request,
+    Response,
+    Series,
+    SeriesPart,
+    TextPart,
+)
 from s1batch.special_tokens import neutralise
 
 if TYPE_CHECKING:
@@ -31,7 +43,7 @@ class AskJob:
         schema: What the answer must look like; None takes any text, which stands in the column `text`.
         show_schema: Whether the prompt begins with the schema, so that the model knows it and not only the decoder.
         guided: Whether the engine is told the schema; never while it thinks.
-        attach: `auto` sends the record's series behind the question; `none` keeps it out.
+        attach: `auto` sends the record's series or images behind the question; `none` keeps them out.
         toolbox: Tools that the model may call before it answers.
     """
 
@@ -63,7 +75,7 @@ class AskJob:
         return "\n".join([*before, self._schema_text() + self.prompt.source])
 
     def prepare(self, record: Record, settings: Settings) -> Request:
-        """Build the request: what all records share, the question, then the series.
+        """Build the request: what all records share, the question, then the series or images.
 
         Raises:
             SourceError: A template fails on this record.
@@ -72,11 +84,9 @@ class AskJob:
         question = self.prompt.render(names)
         shared, neutralised = neutralise(self._schema_text())
         neutralised += question.neutralised
-        parts: list[TextPart | SeriesPart] = [TextPart(text=shared + question.text)]
-        if self.attach == "auto" and isinstance(record.payload, Series):
-            parts = [TextPart(text=shared + question.text + "\n")]
-            parts.append(SeriesPart(values_TC=record.payload.values_TC, rate_hz=record.payload.rate_hz))
-        messages = [Message(role="user", parts=tuple(parts))]
+        media = _media(record) if self.attach == "auto" else ()
+        text = TextPart(text=shared + question.text + ("\n" if media else ""))
+        messages = [Message(role="user", parts=(text, *media))]
         if self.system is not None:
             system = self.system.render(names)
             messages.insert(0, Message(role="system", parts=(TextPart(text=system.text),)))
@@ -109,3 +119,10 @@ class AskJob:
         if self.schema is None or not self.show_schema:
             return ""
         return f"Answer with one JSON object that fits this JSON Schema, and nothing else:\n{self.schema.text}\n\n"
+
+
+def _media(record: Record) -> tuple[Part, ...]:
+    payload = record.payload
+    if isinstance(payload, Series):
+        return (SeriesPart(values_TC=payload.values_TC, rate_hz=payload.rate_hz),)
+    return payload.images if isinstance(payload, Fields) else ()

@@ -81,7 +81,9 @@ class AskSpec(Config):
     )
     show_schema: bool = Field(True, description="begin the prompt with the schema")
     guided: bool = Field(True, description="let the engine produce nothing but JSON of the schema")
-    attach: Literal["auto", "none"] = Field("auto", description="auto sends the time series with the question")
+    attach: Literal["auto", "none"] = Field(
+        "auto", description="auto sends the time series or the images with the question"
+    )
     tools: tuple[str, ...] = Field(
         (),
         max_length=64,

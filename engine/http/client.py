@@ -16,6 +16,7 @@ from s1batch.engine.http.payload import encode_request
 from s1batch.engine.http.retry import Backoff, Failure
 from s1batch.engine.http.routing import Endpoint, Router
 from s1batch.engine.http.spec import Dialect, HttpEngineSpec, read_api_key
+from s1batch.engine.images import image_refusal
 from s1batch.engine.rules import RULES, Rules, estimate_text_tokens
 from s1batch.errors import EngineUnavailable
 from s1batch.records import ModelIdentity, Reason, Refusal, Request, Response
@@ -103,7 +104,8 @@ class HttpEngine:
 
     def admit(self, request: Request) -> Refusal | None:
         """Return why the endpoints must not be asked, or None."""
-        return self.rules.admit_request(request, estimate_text_tokens(request.text + request.tools_text))
+        tokens = estimate_text_tokens(request.text + request.tools_text)
+        return self.rules.admit_request(request, tokens) or image_refusal(request)
 
     def batch_class(self, request: Request) -> Hashable | None:
         """Return the class of requests that may be in flight together with this one."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from s1batch.engine.images import measured
 from s1batch.engine.reference.config import ModelConfig
-from s1batch.engine.reference.images import measured
 from s1batch.engine.tokens import image_tokens, series_tokens
 from s1batch.errors import EngineError, UsageError
 from s1batch.records import ImagePart, Message, Part, SeriesPart, TextPart, Tool

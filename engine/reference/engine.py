@@ -18,6 +18,7 @@ from dataclasses import replace
 import torch
 
 from s1batch import __version__
+from s1batch.engine.images import image_refusal
 from s1batch.engine.reference.cache import KVCache
 from s1batch.engine.reference.chat import ChatFormat, Prompt
 from s1batch.engine.reference.generate import Generation, Generator
@@ -93,12 +94,12 @@ class ReferenceEngine:
         return self.rules.adapt(request)
 
     def admit(self, request: Request) -> Refusal | None:
-        """Return why the request must not be asked: by the rules, by its exact tokens, or by its schema."""
+        """Return why the request must not be asked: by the rules, its exact tokens, its grammar or its images."""
         try:
             self._prepare(request)
         except EngineError as error:
             return Refusal(outcome="refused", reason=error.reason, detail=error.detail)
-        return None
+        return image_refusal(request)
 
     def batch_class(self, request: Request) -> Hashable | None:
         """Return None: every request goes with every other."""
