@@ -65,6 +65,9 @@ def _span(entry: PlanEntry) -> str:
 
 
 def _prompt(request: Request) -> Iterator[str]:
+    if request.tools:
+        yield f"[tools: {request.tool_choice}]"
+        yield from (tool.text for tool in request.tools)
     for message in request.messages:
         yield f"[{message.role}]"
         for part in message.parts:

@@ -52,7 +52,7 @@ class ToolRunner:
         future: asyncio.Future[str] = loop.create_future()
 
         def deliver(text: str, error: BaseException | None) -> None:
-            if future.done():  # it came too late
+            if future.cancelled():  # it came too late
                 self._hanging -= 1
             elif error is not None:
                 future.set_exception(error)
@@ -73,8 +73,8 @@ class ToolRunner:
             async with asyncio.timeout(toolbox.timeout_s):
                 return await future
         except TimeoutError as error:
-            self._hanging += 1
+            self._hanging += future.cancelled()  # and not there at the very last moment
             raise ToolError(f"no result within {toolbox.timeout_s:g} s") from error
         except asyncio.CancelledError:
-            self._hanging += 1
+            self._hanging += future.cancelled()
             raise

@@ -21,7 +21,7 @@ BUILT_IN = {
     "series_statistics": "s1batch.jobs.tools.series:series_statistics",
     "series_spectrum": "s1batch.jobs.tools.series:series_spectrum",
 }
-"""The tools that a job file can name without a module. They read no files, open no connections, run no code."""
+"""The tools that a job file can name without a module. They read no data, open no connections, run no code."""
 
 LONGEST_RESULT = 20_000
 """Characters of a result; a longer one is not cut but refused, and the model told so."""
