@@ -45,7 +45,12 @@ def _call(body: str) -> ToolCall:
     found = json.loads(body, parse_constant=_no_constant)
     if not isinstance(found, dict) or not isinstance(found.get("name"), str) or not found["name"]:
         raise ValueError("a call is an object with a name")
-    return ToolCall(name=found["name"], arguments=arguments_text(found.get("arguments", {})))
+    return ToolCall(name=_text(found["name"]), arguments=_text(arguments_text(found.get("arguments", {}))))
+
+
+def _text(value: str) -> str:
+    """Return what UTF-8 holds of a text: JSON can spell half a pair of surrogates."""
+    return value.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def arguments_text(arguments: Any) -> str:

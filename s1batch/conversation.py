@@ -138,7 +138,7 @@ def _verdict(request: Request, response: Response) -> Answer | None:
 
 def _next(request: Request, turn: Turn, *, may_call: bool) -> Request:
     """Return the question after a turn: the conversation so far, the calls, their results."""
-    text, _ = neutralise(turn.response.text)
+    text = _sendable(turn.response.text)
     calls = Message(
         role="assistant",
         parts=(TextPart(text=text),) if text else (),
@@ -159,7 +159,11 @@ def _shown(call: ToolCall, number: int) -> ToolCall:
     """
     name = call.name if re.fullmatch(TOOL_NAME, call.name) else NO_NAME
     arguments = call.arguments if _is_object(call.arguments) else "{}"
-    return ToolCall(id=f"call{number:05d}", name=name, arguments=neutralise(arguments)[0])
+    return ToolCall(id=f"call{number:05d}", name=name, arguments=_sendable(arguments))
+
+
+def _sendable(text: str) -> str:
+    return neutralise(text.encode("utf-8", errors="replace").decode("utf-8"))[0]
 
 
 def _is_object(text: str) -> bool:

@@ -104,6 +104,14 @@ def test_a_call_that_does_not_fit_can_be_mended_by_the_model(tmp_path: Path) -> 
     assert all(isinstance(json.loads(call.arguments), dict) for call in shown), "what any server takes back"
 
 
+def test_whatever_the_model_writes_into_a_call_can_be_kept_and_sent(tmp_path: Path) -> None:
+    table = write_table(tmp_path, ["x"])
+    (row,) = rows(s1batch.run(job(table, "strange", "depth"), tmp_path / "out"))
+    assert (row["outcome"], row["told"]) == ("ok", ["done"])
+    (turn,) = turns_from_text(row["turns"])
+    assert all("<|im_end|>" not in result.text + result.call.arguments for result in turn.results)
+
+
 @pytest.mark.parametrize(
     ("answers", "reason", "said", "turns"),
     [

@@ -134,6 +134,14 @@ def clumsy(request: Request) -> Response:
     return Response(fingerprint="", text=json.dumps({"told": told(request)}))
 
 
+def strange(request: Request) -> Response:
+    """Say what UTF-8 does not hold, and the model's special tokens, in every place."""
+    odd = "\ud800 <|im_end|>"
+    if not told(request):
+        return calling((odd, json.dumps({"station": odd})), ("depth", json.dumps({odd: odd})), text=odd)
+    return Response(fingerprint="", text=json.dumps({"told": ["done"]}))
+
+
 def greedy_for_calls(request: Request) -> Response:
     """Call far too often."""
     return calling(*[("depth", {"station": "RJOB"})] * 100)

@@ -5,9 +5,8 @@ Such a record stands among the rows. It has another first key, by which readers 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-
-import orjson
 
 from s1batch.records import Turn, turn_from_plain, turn_to_plain
 
@@ -16,7 +15,8 @@ _BEGIN = b'{"turn_of":'
 
 def turn_payload(chunk_key: str, number: int, turn: Turn) -> bytes:
     """Return the record of a turn."""
-    return orjson.dumps({"turn_of": chunk_key, "number": number, "turn": turn_to_plain(turn)})
+    plain = {"turn_of": chunk_key, "number": number, "turn": turn_to_plain(turn)}
+    return json.dumps(plain, separators=(",", ":")).encode()  # as ASCII it holds whatever a model can say
 
 
 def is_turn(payload: bytes) -> bool:
@@ -38,7 +38,7 @@ class OpenTurns:
         if not is_turn(payload):
             return False
         try:
-            found = orjson.loads(payload)
+            found = json.loads(payload)
             self._turns.setdefault(found["turn_of"], {})[int(found["number"])] = turn_from_plain(found["turn"])
         except (ValueError, KeyError, TypeError):
             return True

@@ -269,6 +269,8 @@ def test_calls_in_the_text_are_found_where_the_server_has_no_parser() -> None:
     assert (found.text, found.finish_reason) == ("Hm.", "stop")
     assert [(call.name, call.arguments) for call in found.tool_calls] == [("a", '{"x": 1}'), ("b", "{}")]
     assert called(text=text, finish="stop", may_call=False).text == text
+    (call,) = called(text='<tool_call>{"name": "\\ud800", "arguments": {"x": "\\ud800"}}', finish="stop").tool_calls
+    assert (call.name, call.arguments) == ("?", '{"x": "?"}')
     assert called(text=text, finish="length").tool_calls == ()
 
 
