@@ -43,7 +43,7 @@ def known_responses(
 
 
 def _received(store: ResultsStore, wanted: Collection[Outcome], without: Collection[Outcome]) -> Iterator[Response]:
-    for turn in store.open_turns():
+    for turn in store.turns():
         yield turn.response
     for row in store.latest_rows():
         if row.fingerprint and row.outcome in wanted:

@@ -205,3 +205,15 @@ def test_a_retry_asks_only_what_was_not_answered(tmp_path: Path, monkeypatch: py
     assert (row["outcome"], len(turns_from_text(row["turns"]))) == ("ok", 1)
     first, second, third = asked.read_text().split()
     assert second == third != first
+
+
+def test_answers_of_earlier_runs_serve_identical_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = tmp_path / "asked.txt"
+    monkeypatch.setenv("ASKED", str(asked))
+    spec = {**job(write_table(tmp_path, ["depth", "depth"]), "noted", "depth"), "run": {"part_chunks": 1}}
+    s1batch.run(spec, tmp_path / "out", options=RunOptions(limit=1))
+    found = rows(s1batch.run(spec, tmp_path / "out"))
+    assert [row["outcome"] for row in found] == ["ok", "ok"]
+    assert len(asked.read_text().split()) == 2
+    assert [row["attempts"] for row in found] == [2, 0], "tokens and attempts are counted where they were paid"
+    assert found[1]["prompt_tokens"] == 0

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from s1batch.errors import ConflictError, LockedError, ResultsError
 from s1batch.records import Outcome, Row, Turn
 from s1batch.results.atomic import clean_temporaries, make_folder, results_errors
-from s1batch.results.journal import JournalFlusher
+from s1batch.results.journal import JournalFlusher, read_journal
+from s1batch.results.journal_turns import OpenTurns
 from s1batch.results.layout import Layout
 from s1batch.results.lease import Lease, LeaseClock, LeaseKeeper
-from s1batch.results.part_writer import PartWriter, journal_content, journal_rows, part_journals, remove_journals
+from s1batch.results.part_writer import PartWriter, journal_rows, part_journals, remove_journals
 from s1batch.results.rows_file import read_rows, read_table, write_table
 from s1batch.results.schema import RowSchema
 from s1batch.results.superseding import supersede_part
@@ -169,15 +170,19 @@ class ResultsStore:
         for part in sorted(self.finished(), reverse=True):
             yield from read_rows(self.layout.part_rows(part), self.schema)
 
-    def open_turns(self) -> Iterator[Turn]:
-        """Yield the turns of conversations that have no row yet.
+    def turns(self) -> Iterator[Turn]:
+        """Yield the turns in the journals of unfinished parts, without reading the rows beside them.
 
         Raises:
             ResultsError: A journal cannot be read.
         """
         for part in sorted(self.begun()):
-            for _, turns in journal_content(part_journals(self.layout, part), self.schema)[1]:
-                yield from turns
+            for path in part_journals(self.layout, part):
+                found = OpenTurns()
+                for payload in read_journal(path).payloads:
+                    found.take(payload)
+                for _, turns in found:
+                    yield from turns
 
     def answered(self, parts: Collection[int] | None = None) -> tuple[set[int], dict[int, frozenset[str]]]:
         """Return the parts that are finished, and the chunk keys that the others have rows for; opens no file of rows.
