@@ -158,6 +158,10 @@ class SeismicPickJob:
         return Answer(outcome="ok", detail="; ".join(notes), fields=fields)
 
     @property
+    def toolbox(self) -> None:
+        """None: picks need no tools."""
+
+    @property
     def merge_columns(self) -> frozenset[str]:
         """What says where and when a pick is, and how its window lies."""
         return MERGE_COLUMNS
