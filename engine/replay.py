@@ -90,7 +90,7 @@ class ReplayEngine:
         """Return the refusal of the rules, if there are any."""
         if self._rules is None:
             return None
-        return self._rules.admit_request(request, estimate_text_tokens(request.text))
+        return self._rules.admit_request(request, estimate_text_tokens(request.text + request.tools_text))
 
     def batch_class(self, request: Request) -> Hashable | None:
         """Return the class that the rules give, if there are any."""

@@ -43,9 +43,10 @@ class ResponseCache:
 
     def put(self, response: Response) -> None:
         """Keep a response, and drop those that were unused longest until both bounds hold."""
-        size = _RECORD_BYTES + sum(
-            sys.getsizeof(text) for text in (response.text, response.reasoning, response.detail) if text
-        )
+        texts = [response.text, response.reasoning, response.detail]
+        for call in response.tool_calls:
+            texts += [call.name, call.arguments]
+        size = _RECORD_BYTES + sum(sys.getsizeof(text) for text in texts if text)
         self._drop(response.fingerprint)
         if size > self._most_bytes or self._most_entries < 1:
             return

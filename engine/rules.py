@@ -72,6 +72,7 @@ class PromptShape:
             max_tokens=request.sampling.max_tokens,
             thinking=request.sampling.thinking,
             schema=request.schema is not None,
+            tools=bool(request.tools),
         )
 
 
@@ -138,7 +139,7 @@ class Rules:
         for part in request.series:
             if refusal := _values_refusal(part.values_TC):
                 return refusal
-        if any(contains_special(message.text) for message in request.messages):
+        if any(contains_special(text) for text in (*(m.text for m in request.messages), request.tools_text)):
             return _refuse(
                 "prompt_error",
                 "the text holds one of the model's special tokens, which would be read as the real thing; "
@@ -181,7 +182,7 @@ class Rules:
         return TEMPLATE_TOKENS + shape.text_tokens + media + shape.images * TOKENS_PER_IMAGE
 
     def guides(self, *, schema: bool, thinking: bool) -> bool:
-        """Return whether the answer will be forced into its schema while it is generated."""
+        """Return whether an answer, where it can be no call of a tool, will be forced into its schema."""
         return schema and self.guided_json and (self.thinking_with_schema or not thinking)
 
     def _adapted(self, part: SeriesPart) -> SeriesPart:
@@ -320,6 +321,7 @@ _LMDEPLOY = Rules(
     exclusive_series=True,
     nudges_rates=True,
     conditions_series=True,
+    tools=True,
     source="LMDeploy 0.18.0: the Intern-S1-Pro preprocessor and time-series model, the PyTorch engine's scheduler and "
     "model inputs; the real pipeline and scheduler were run over a stub engine",
 )
@@ -338,14 +340,21 @@ _ALL = (
     Rules(
         name="vllm",
         modalities=_NO_SERIES,
+        tools=True,
         source="vLLM 0.33.0: its Intern-S1-Pro model drops the time-series weights",
     ),
     Rules(
         name="sglang",
         modalities=_NO_SERIES,
+        tools=True,
         source="SGLang 0.5.23: its Intern-S1-Pro model ignores the time-series weights",
     ),
-    Rules(name="llama_cpp", modalities=_NO_SERIES, source="llama.cpp server: OpenAI-compatible chat completions"),
+    Rules(
+        name="llama_cpp",
+        modalities=_NO_SERIES,
+        tools=True,
+        source="llama.cpp server: OpenAI-compatible chat completions",
+    ),
     Rules(
         name="transformers",
         modalities=_NO_SERIES,
@@ -356,6 +365,7 @@ _ALL = (
         name="openai",
         modalities=_NO_SERIES,
         thinking=False,
+        tools=True,
         source="the OpenAI chat completions interface: no time-series content, no way to ask for thinking that all "
         "servers know",
     ),
@@ -364,6 +374,7 @@ _ALL = (
         modalities=frozenset({"text", "image", "series"}),
         conditions_series=True,
         thinking_with_schema=True,
+        tools=True,
         source="s1batch's reference model: computes one stride, in float64, for placeholders and embeddings alike",
     ),
     Rules(

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from s1batch.errors import UsageError
-from s1batch.records import FinishReason, Response
+from s1batch.records import FinishReason, Response, turns_from_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +44,8 @@ class StoredAnswers:
 
     A Parquet file needs the columns `fingerprint` and `text`, a JSON line the keys; `reasoning`, `finish_reason`,
     `prompt_tokens`, `cached_tokens`, `output_tokens`, `seconds`, `engine` and `model` are taken where they are
-    present. Rows whose `outcome` says that there was no answer are left out.
+    present. Rows whose `outcome` says that there was no answer are left out, but for the `turns` before it, in which
+    tools were called: each of these is an answer of its own.
 
     Args:
         path: A results directory, a folder with such files, or one file (`.parquet`, `.jsonl`).
@@ -91,8 +93,11 @@ class StoredAnswers:
         first = int(np.searchsorted(self._hashes, wanted))
         while first < len(self._hashes) and self._hashes[first] == wanted:
             row = self._row(int(self._places[first]))
-            if row["fingerprint"] == fingerprint:
+            if row["fingerprint"] == fingerprint and _is_answered(row):
                 return _response(row)
+            for turn in turns_from_text(row.get("turns")):
+                if turn.response.fingerprint == fingerprint:
+                    return replace(turn.response, attempts=0)
             first += 1
         return None
 
@@ -119,7 +124,8 @@ class StoredAnswers:
             self._blocks.move_to_end(key)
             return block
         with pq.ParquetFile(self._files[number]) as file:
-            names = [name for name in ("fingerprint", "text", *_OPTIONAL) if name in file.schema_arrow.names]
+            wanted = ("fingerprint", "text", "outcome", "turns", *_OPTIONAL)
+            names = [name for name in wanted if name in file.schema_arrow.names]
             block = file.read_row_group(group, columns=names, use_threads=False)
         while self._blocks and self._blocks_bytes + block.nbytes > self._cache_bytes:
             self._blocks_bytes -= self._blocks.popitem(last=False)[1].nbytes
@@ -153,7 +159,7 @@ def _scan_parquet(path: Path) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray
             missing = [name for name in ("fingerprint", "text") if name not in names]
             if missing:
                 raise UsageError(f"{path} is no table of answers: it has no column {' and no '.join(missing)}")
-            columns = ["fingerprint", *(["outcome"] if "outcome" in names else [])]
+            columns = ["fingerprint", *(name for name in ("outcome", "turns") if name in names)]
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, columns=columns, use_threads=False)
                 if len(table) > _LARGEST_GROUP:
@@ -165,8 +171,24 @@ def _scan_parquet(path: Path) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray
                     keep = pc.and_(keep, pc.is_in(outcome, value_set=pa.array(sorted(_ANSWERED))))
                 rows = np.flatnonzero(pc.fill_null(keep, False).to_numpy())
                 yield _hashes(prints.take(pa.array(rows)).to_pylist()), rows.astype(np.int64) + (group << 24)
+                if "turns" in columns:
+                    yield _scan_turns(table["turns"].cast(pa.string()), group)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{path} cannot be read as Parquet: {error}") from error
+
+
+def _scan_turns(column: Any, group: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    prints: list[str] = []
+    rows: list[int] = []
+    for row in np.flatnonzero(column.is_valid().to_numpy()):
+        for turn in turns_from_text(column[int(row)].as_py()):
+            prints.append(turn.response.fingerprint)
+            rows.append(int(row))
+    return _hashes(prints), np.array(rows, np.int64) + (group << 24)
+
+
+def _is_answered(row: Mapping[str, Any]) -> bool:
+    return row.get("outcome", "ok") in _ANSWERED
 
 
 def _scan_lines(path: Path) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
@@ -177,8 +199,11 @@ def _scan_lines(path: Path) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[A
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 row = _parsed(line, f"{path}, line {number}")
-                if row.get("outcome", "ok") in _ANSWERED:
+                if _is_answered(row):
                     prints.append(row["fingerprint"])
+                    offsets.append(offset)
+                for turn in turns_from_text(row.get("turns")):
+                    prints.append(turn.response.fingerprint)
                     offsets.append(offset)
             offset += len(line)
     yield _hashes(prints), np.array(offsets, np.int64)

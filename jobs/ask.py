@@ -11,11 +11,25 @@ from s1batch.columns import Column
 from s1batch.jobs.answers import AnswerSchema, interpret_json, interpret_text
 from s1batch.jobs.base import Settings
 from s1batch.jobs.template import PromptTemplate, names_of
-from s1batch.records import Answer, Message, PlanEntry, Record, Request, Response, Series, SeriesPart, TextPart
+from s1batch.records import (
+    Answer,
+    Fields,
+    Message,
+    Part,
+    PlanEntry,
+    Record,
+    Request,
+    Response,
+    Series,
+    SeriesPart,
+    TextPart,
+)
 from s1batch.special_tokens import neutralise
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from s1batch.jobs.tools.toolbox import Toolbox
 
 Attach = Literal["auto", "none"]
 
@@ -30,7 +44,8 @@ class AskJob:
         schema: What the answer must look like; None takes any text, which stands in the column `text`.
         show_schema: Whether the prompt begins with the schema, so that the model knows it and not only the decoder.
         guided: Whether the engine is told the schema; never while it thinks.
-        attach: `auto` sends the record's series behind the question; `none` keeps it out.
+        attach: `auto` sends the record's series or images behind the question; `none` keeps them out.
+        toolbox: Tools that the model may call before it answers.
     """
 
     prompt: PromptTemplate
@@ -39,6 +54,7 @@ class AskJob:
     show_schema: bool = True
     guided: bool = True
     attach: Attach = "auto"
+    toolbox: Toolbox | None = None
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -47,18 +63,20 @@ class AskJob:
 
     @property
     def prompt_hash(self) -> str:
-        """Hash of the templates and the schema."""
+        """Hash of the templates, the schema and what the model is told of tools."""
         system = self.system.source if self.system else None
         schema = self.schema.text if self.schema else None
-        return digest([system, self.prompt.source, schema, self.show_schema, self.guided, self.attach])
+        tools = [self.toolbox.text, self.toolbox.choice, self.toolbox.max_turns] if self.toolbox else []
+        return digest([system, self.prompt.source, schema, self.show_schema, self.guided, self.attach, *tools])
 
     def outline(self, entry: PlanEntry) -> str:
         """Return the prompt as it is written; the plan knows no values, only how long they are."""
-        system = [self.system.source] if self.system else []
-        return "\n".join([*system, self._schema_text() + self.prompt.source])
+        before = [self.system.source] if self.system else []
+        before += [self.toolbox.text] if self.toolbox else []
+        return "\n".join([*before, self._schema_text() + self.prompt.source])
 
     def prepare(self, record: Record, settings: Settings) -> Request:
-        """Build the request: what all records share, the question, then the series.
+        """Build the request: what all records share, the question, then the series or images.
 
         Raises:
             SourceError: A template fails on this record.
@@ -67,11 +85,9 @@ class AskJob:
         question = self.prompt.render(names)
         shared, neutralised = neutralise(self._schema_text())
         neutralised += question.neutralised
-        parts: list[TextPart | SeriesPart] = [TextPart(text=shared + question.text)]
-        if self.attach == "auto" and isinstance(record.payload, Series):
-            parts = [TextPart(text=shared + question.text + "\n")]
-            parts.append(SeriesPart(values_TC=record.payload.values_TC, rate_hz=record.payload.rate_hz))
-        messages = [Message(role="user", parts=tuple(parts))]
+        media = _media(record) if self.attach == "auto" else ()
+        text = TextPart(text=shared + question.text + ("\n" if media else ""))
+        messages = [Message(role="user", parts=(text, *media))]
         if self.system is not None:
             system = self.system.render(names)
             messages.insert(0, Message(role="system", parts=(TextPart(text=system.text),)))
@@ -84,6 +100,8 @@ class AskJob:
             seed=settings.seed,
             schema=self.schema.document if guided and self.schema is not None else None,
             neutralised=neutralised,
+            tools=self.toolbox.tools if self.toolbox else (),
+            tool_choice=self.toolbox.choice if self.toolbox else "auto",
         )
 
     def interpret(self, record: Record, response: Response) -> Answer:
@@ -109,3 +127,10 @@ class AskJob:
         if self.schema is None or not self.show_schema:
             return ""
         return f"Answer with one JSON object that fits this JSON Schema, and nothing else:\n{self.schema.text}\n\n"
+
+
+def _media(record: Record) -> tuple[Part, ...]:
+    payload = record.payload
+    if isinstance(payload, Series):
+        return (SeriesPart(values_TC=payload.values_TC, rate_hz=payload.rate_hz),)
+    return payload.images if isinstance(payload, Fields) else ()

@@ -12,6 +12,8 @@ from s1batch.records import Answer, ModelIdentity, PlanEntry, Record, Request, R
 if TYPE_CHECKING:
     import polars as pl
 
+    from s1batch.jobs.tools.toolbox import Toolbox
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -31,7 +33,7 @@ class Job(Protocol):
 
     @property
     def prompt_hash(self) -> str:
-        """Hash of the templates and the schema."""
+        """Hash of the templates, the schema and what the model is told of tools."""
 
     def outline(self, entry: PlanEntry) -> str:
         """Return the text of the prompt as far as it is known before reading (for counting tokens)."""
@@ -56,6 +58,10 @@ class Job(Protocol):
             Places in the units of the chunk's first slice (ns for time series), empty for nowhere; None when the answer
             does not say where, which means everywhere.
         """
+
+    @property
+    def toolbox(self) -> Toolbox | None:
+        """The tools that the model may call; None when there are none. `prepare` puts them into the request."""
 
     @property
     def merge_columns(self) -> frozenset[str]:

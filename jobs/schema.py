@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import orjson
 from s1batch.canonical import canonical_bytes
 from s1batch.columns import Column
 from s1batch.errors import JobFileError
+from s1batch.jobs.imports import import_named
 from s1batch.jobs.shapes import Shape, shape_of
 
 _MODEL = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -167,32 +165,10 @@ def _from_model(source: str, base_dir: Path) -> Any:
     from pydantic import BaseModel
     from pydantic.errors import PydanticUserError
 
-    module_name, _, name = source.partition(":")
-    with _importable(base_dir):
-        try:
-            model = getattr(importlib.import_module(module_name), name)
-        except ImportError as error:
-            raise JobFileError(f"schema: cannot import {module_name!r} of {source!r}: {error}") from error
-        except AttributeError as error:
-            raise JobFileError(f"schema: the module {module_name!r} has no {name!r}") from error
-        except Exception as error:
-            raise JobFileError(
-                f"schema: importing {module_name!r} of {source!r} failed: {type(error).__name__}: {error}"
-            ) from error
+    model = import_named(source, base_dir, "schema")
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise JobFileError(f"schema: {source!r} is no pydantic model (a class derived from pydantic.BaseModel)")
     try:
         return model.model_json_schema()
     except PydanticUserError as error:
         raise JobFileError(f"schema: {source!r} has no JSON Schema: {error.message.splitlines()[0]}") from error
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Let modules in a folder be imported, after all installed ones."""
-    entry = str(folder.resolve())
-    sys.path.append(entry)
-    try:
-        yield
-    finally:
-        sys.path.remove(entry)

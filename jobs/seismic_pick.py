@@ -165,6 +165,10 @@ class SeismicPickJob:
         return times or None
 
     @property
+    def toolbox(self) -> None:
+        """None: picks need no tools."""
+
+    @property
     def merge_columns(self) -> frozenset[str]:
         """What says where and when a pick is, and how its window lies."""
         return MERGE_COLUMNS

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from s1batch.config import Config
+from s1batch.errors import JobFileError
 from s1batch.jobs.seismic_pick import NOTE, PROMPT
 from s1batch.records import Sampling
 
 if TYPE_CHECKING:
     from s1batch.jobs.base import Job
+    from s1batch.jobs.tools.toolbox import Toolbox
 
 _RECOMMENDED = {"temperature": 0.8, "top_p": 0.95, "top_k": 50, "min_p": 0.0}
 """Intern-S1-Pro's own recommendation."""
@@ -79,7 +81,24 @@ class AskSpec(Config):
     )
     show_schema: bool = Field(True, description="begin the prompt with the schema")
     guided: bool = Field(True, description="let the engine produce nothing but JSON of the schema")
-    attach: Literal["auto", "none"] = Field("auto", description="auto sends the time series with the question")
+    attach: Literal["auto", "none"] = Field(
+        "auto", description="auto sends the time series or the images with the question"
+    )
+    tools: tuple[str, ...] = Field(
+        (),
+        max_length=64,
+        description="functions that the model may call before it answers: calculate, convert_units, travel_times, "
+        "series_statistics, series_spectrum, or your own as module:function; they run on this machine",
+    )
+    tool_choice: str = Field(
+        "auto",
+        min_length=1,
+        description="whether the first answer must be a call: auto, required, or the name of a tool; others are free",
+    )
+    max_turns: int = Field(
+        4, ge=2, le=64, description="most questions of one row when tools are called; in the last one none may be"
+    )
+    tool_timeout_s: float = Field(30.0, gt=0, le=3600, description="longest run of a tool; the model is then told so")
     sampling: SamplingSpec = Field(SamplingSpec(), description="how tokens are chosen")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampling")
 
@@ -95,7 +114,7 @@ def build_job(spec: SeismicPickSpec | AskSpec, base_dir: Path) -> Job:
         base_dir: Folder of the job file, which paths are relative to.
 
     Raises:
-        JobFileError: A template or the schema is wrong.
+        JobFileError: A template, the schema or a tool is wrong.
     """
     from s1batch.jobs.answers import AnswerSchema
     from s1batch.jobs.ask import AskJob
@@ -121,4 +140,22 @@ def build_job(spec: SeismicPickSpec | AskSpec, base_dir: Path) -> Job:
         show_schema=spec.show_schema,
         guided=spec.guided,
         attach=spec.attach,
+        toolbox=_toolbox(spec, base_dir),
+    )
+
+
+def _toolbox(spec: AskSpec, base_dir: Path) -> Toolbox | None:
+    from s1batch.jobs.tools.toolbox import Toolbox, load_tools
+
+    if not spec.tools:
+        if spec.tool_choice != "auto":
+            raise JobFileError(
+                f"job.tool_choice: {spec.tool_choice!r} without job.tools: name the tools, or leave it out"
+            )
+        return None
+    return Toolbox(
+        functions=load_tools(spec.tools, base_dir),
+        choice=spec.tool_choice,
+        max_turns=spec.max_turns,
+        timeout_s=spec.tool_timeout_s,
     )

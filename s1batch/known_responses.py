@@ -6,9 +6,9 @@ them only; the others find it here.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
-from s1batch.records import Outcome, Response, Row
+from s1batch.records import Outcome, Response, Row, turns_from_text
 from s1batch.results.store import ResultsStore
 
 ANSWERED: frozenset[Outcome] = frozenset({"ok", "unparsed", "length"})
@@ -20,6 +20,8 @@ def known_responses(
 ) -> list[Response]:
     """Return the responses behind stored rows: those of unfinished parts, before them those of the last finished ones.
 
+    Answers of conversations that called tools count too, each turn by itself.
+
     Args:
         store: The results.
         most: Most responses returned.
@@ -29,16 +31,26 @@ def known_responses(
     Raises:
         ResultsError: A journal or a file of rows cannot be read.
     """
-    wanted = ANSWERED.difference(without)
     found: dict[str, Response] = {}
     chars = 0
-    for row in store.latest_rows():
-        if row.fingerprint and row.outcome in wanted and row.fingerprint not in found:
-            chars += len(row.text) + len(row.reasoning or "")
+    for response in _received(store, ANSWERED.difference(without), without):
+        if response.fingerprint not in found:
+            chars += len(response.text) + len(response.reasoning or "")
             if len(found) >= most or chars > most_chars:
                 break
-            found[row.fingerprint] = _response(row)
+            found[response.fingerprint] = response
     return list(reversed(found.values()))
+
+
+def _received(store: ResultsStore, wanted: Collection[Outcome], without: Collection[Outcome]) -> Iterator[Response]:
+    for turn in store.turns():
+        yield turn.response
+    for row in store.latest_rows():
+        if row.fingerprint and row.outcome in wanted:
+            yield _response(row)
+        if row.outcome not in without:
+            for turn in turns_from_text(row.turns):
+                yield turn.response
 
 
 def _response(row: Row) -> Response:

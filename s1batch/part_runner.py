@@ -11,22 +11,25 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
 
+from s1batch.conversation import Conversation, Conversed
 from s1batch.engine.base import Engine
 from s1batch.engine.feeder import Fed, Feeder
 from s1batch.errors import EngineError, EngineUnavailable, Interrupted, ResultsError, S1BatchError, SourceError
 from s1batch.handover import ByteBudget, Handover
 from s1batch.jobs.base import Job, Settings
+from s1batch.jobs.tools.toolbox import Toolbox
 from s1batch.part_gate import OpenPart
 from s1batch.readers.base import Reader
 from s1batch.records import Answer, PlanEntry, Record, Refusal, Request, Response, Row
 from s1batch.results.part_writer import PartWriter
 from s1batch.rows import answered_row, refused_row, request_facts
 from s1batch.source_check import SourceFacts
+from s1batch.tool_runner import ToolRunner
 from s1batch.triggers import Triggers
 
 
@@ -63,6 +66,7 @@ class Crew:
         outstanding: Bounds their number, apart from those that are read ahead.
         stopped: Set when no new record may be read.
         tally: Rows by outcome that this worker added; changed on the event loop only.
+        tools: Runs what the model calls.
         margin_s: How near to a place that a scan found windows are asked.
     """
 
@@ -77,6 +81,7 @@ class Crew:
     outstanding: asyncio.Semaphore
     stopped: threading.Event
     tally: Counter[str]
+    tools: ToolRunner
     margin_s: float = 0.0
 
     def add(self, writer: PartWriter, row: Row) -> None:
@@ -231,7 +236,8 @@ class _Flow:
             yield self._prepare(entry, record)
 
     def _prepare(self, entry: PlanEntry, record: Record) -> _Ready:
-        slim = record.without_payload()
+        # Tools may look at the payload later.
+        slim = record if self._crew.job.toolbox is not None else record.without_payload()
         refusal = self._facts.changed(record) or record.refusal
         if refusal is not None:
             return _Ready(entry, slim, None, refusal)
@@ -259,18 +265,41 @@ class _Flow:
         if ready.refusal is not None or request is None:
             refusal = ready.refusal or Refusal(outcome="refused", reason="prompt_error", detail="no request was made")
             return refused_row(entry, refusal, record.lineage, request)
-        facts, fingerprint = request_facts(request), request.fingerprint
-        asking = self._crew.feeder.answer(request)
-        # The engine alone holds it while its answer is awaited: it can be megabytes.
-        request = ready.request = None
-        try:
+        facts = request_facts(request)
+        if (toolbox := self._crew.job.toolbox) is not None:
+            ended = await self._conversation(entry, record, toolbox).hold(request)
+        else:
+            asking = self._ask(request)
+            # The engine alone holds it while its answer is awaited: it can be megabytes.
+            request = ready.request = None
             fed = await asking
+            ended = Conversed(response=fed.response, shared=fed.shared)
+        answer = ended.verdict or interpret(self._crew.job, record.without_payload(), ended.response)
+        return answered_row(entry, record, ended.response, answer, facts, shared=ended.shared, turns=ended.turns)
+
+    def _conversation(self, entry: PlanEntry, record: Record, toolbox: Toolbox) -> Conversation:
+        key = entry.chunk.key
+        return Conversation(
+            toolbox=toolbox,
+            record=record,
+            runner=self._crew.tools,
+            ask=self._ask,
+            admit=self._crew.engine.admit,
+            keep=partial(self._writer.append_turn, key),
+            known=self._writer.turns(key),
+        )
+
+    def _ask(self, request: Request) -> Awaitable[Fed]:
+        """Put a question to the feeder; the caller need not hold it while it waits."""
+        return self._answered(self._crew.feeder.answer(request), request.fingerprint)
+
+    async def _answered(self, asking: Awaitable[Fed], fingerprint: str) -> Fed:
+        try:
+            return await asking
         except EngineUnavailable:
             raise
         except EngineError as error:
-            fed = Fed(response=_failure(fingerprint, error, self._crew.engine), shared=False)
-        answer = interpret(self._crew.job, record, fed.response)
-        return answered_row(entry, record, fed.response, answer, facts, shared=fed.shared)
+            return Fed(response=_failure(fingerprint, error, self._crew.engine), shared=False)
 
 
 def _failure(fingerprint: str, error: EngineError, engine: Engine) -> Response:

@@ -127,6 +127,9 @@ class Planner:
         self._room -= 1
         shape = self._shape(entry)
         refusal = entry.refusal or self._rules.admit_shape(shape)
+        if refusal is not None and refusal.reason == "context_too_long" and entry.images:
+            # How large the images are is not known before they are read; the worker refuses what does not fit.
+            refusal = entry.refusal or self._rules.admit_shape(replace(shape, images=0))
         tokens = self._rules.prompt_tokens(shape)
         if entry.is_scan and refusal is not None:
             self._refused_scan = entry.chunk.key
@@ -143,9 +146,11 @@ class Planner:
         return PromptShape(
             text_tokens=tokens,
             series=(entry.series,) if entry.series else (),
+            images=entry.images,
             max_tokens=self._sampling.max_tokens,
             thinking=self._sampling.thinking,
             schema=bool(self._job.columns),
+            tools=self._job.toolbox is not None,
         )
 
     def _count(self, entry: PlanEntry, reason: str | None, tokens: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from s1batch.assembly import engine_facts, make_job, make_reader, make_settings, text_counter
@@ -50,7 +50,7 @@ def preview_lines(loaded: LoadedJob, count: int, plots: Path | None, *, offline:
         refusal = facts.rules.admit_request(told, count_text(told.text))
         if refusal is not None:
             yield f"{refusal.outcome}: {refusal.reason}: {refusal.detail}"
-        yield from _prompt(told)
+        yield from _prompt(told, count_text)
         yield from render(token_map(told.messages, count_text, entry.prompt_tokens or None))
         yield from _series(entry, record, plots, shown)
     if shown == 0:
@@ -64,7 +64,10 @@ def _span(entry: PlanEntry) -> str:
     return f"{chunk.dim} {chunk.start} to {chunk.stop}"
 
 
-def _prompt(request: Request) -> Iterator[str]:
+def _prompt(request: Request, count_text: Callable[[str], int]) -> Iterator[str]:
+    if request.tools:
+        yield f"[tools: {request.tool_choice}, {count_text(request.tools_text):,} tokens]"
+        yield from (tool.text for tool in request.tools)
     for message in request.messages:
         yield f"[{message.role}]"
         for part in message.parts:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from s1batch.records import Answer, PlanEntry, Record, Refusal, Request, Response, Row
+from s1batch.records import Answer, PlanEntry, Record, Refusal, Request, Response, Row, Turn, turns_to_text
 
 
 def refused_row(
@@ -24,7 +24,14 @@ def refused_row(
 
 
 def answered_row(
-    entry: PlanEntry, record: Record, response: Response, answer: Answer, facts: Mapping[str, Any], *, shared: bool
+    entry: PlanEntry,
+    record: Record,
+    response: Response,
+    answer: Answer,
+    facts: Mapping[str, Any],
+    *,
+    shared: bool,
+    turns: Sequence[Turn] = (),
 ) -> Row:
     """Return the row of a chunk that an engine answered, or failed on.
 
@@ -35,7 +42,9 @@ def answered_row(
         answer: What the job made of it.
         facts: The request columns (`rate_declared_hz`, `neutralised`, `conditioned`).
         shared: Whether the answer was given to another chunk first; then its tokens and attempts are counted there.
+        turns: What went before the response, when tools were called; its cost is counted here too.
     """
+    paid = [turn.response for turn in turns if not turn.shared] + ([] if shared else [response])
     return Row(
         **_place(entry),
         outcome=answer.outcome,
@@ -44,15 +53,16 @@ def answered_row(
         text=response.text,
         reasoning=response.reasoning,
         finish_reason=response.finish_reason,
-        prompt_tokens=0 if shared else response.prompt_tokens,
-        cached_tokens=0 if shared else response.cached_tokens,
-        output_tokens=0 if shared else response.output_tokens,
-        seconds=0.0 if shared else response.seconds,
-        attempts=0 if shared else response.attempts,
+        prompt_tokens=_sum(each.prompt_tokens for each in paid),
+        cached_tokens=_sum(each.cached_tokens for each in paid),
+        output_tokens=_sum(each.output_tokens for each in paid),
+        seconds=sum((each.seconds for each in paid), 0.0),
+        attempts=sum(each.attempts for each in paid),
         engine=response.engine,
         model=response.model,
         fingerprint=response.fingerprint,
         **facts,
+        turns=turns_to_text(turns),
         lineage=record.lineage,
         answer=answer.fields,
     )
@@ -68,6 +78,13 @@ def request_facts(request: Request) -> dict[str, Any]:
         channels += (before + channel for channel in part.conditioned)
         before += part.values_TC.shape[1]
     return {"rate_declared_hz": declared, "neutralised": request.neutralised, "conditioned": channels or None}
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """Return the sum of what is known; None when there is something, and nothing of it is known."""
+    found = list(counts)
+    known = [count for count in found if count is not None]
+    return None if found and not known else sum(known)
 
 
 def _place(entry: PlanEntry) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from s1batch.results.part_writer import PartWriter
 from s1batch.results.schema import RowSchema
 from s1batch.results.store import ResultsStore
 from s1batch.source_check import SourceFacts
+from s1batch.tool_runner import ToolRunner
 
 CACHED_ANSWERS = 4096
 CACHED_BYTES = 32 << 20
@@ -145,6 +146,7 @@ class Session:
             outstanding=asyncio.Semaphore(2 * in_flight),
             stopped=self._stopped,
             tally=Counter(),
+            tools=ToolRunner(),
             margin_s=setup.loaded.spec.long.coarse_to_fine.margin_s,
         )
 

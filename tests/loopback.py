@@ -237,7 +237,7 @@ def prompt_text(body: dict[str, Any]) -> str:
     """Return the text of all messages of a chat request."""
     contents = [message["content"] for message in body["messages"]]
     return "\n".join(
-        content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+        content or "" if isinstance(content, str | None) else "".join(part.get("text", "") for part in content)
         for content in contents
     )
 

@@ -51,6 +51,7 @@ entries = st.builds(
     series=st.none()
     | st.builds(SeriesShape, steps=st.integers(0, 2**40), channels=st.integers(0, 1000), rate_hz=floats),
     text_chars=st.integers(0, 2**40),
+    images=st.integers(0, 2**31 - 1),
     nbytes=st.integers(0, 2**60),
     gap_frac=st.floats(0, 1),
     refusal=st.none()

@@ -16,10 +16,17 @@ from s1batch.records import (
     Message,
     ModelIdentity,
     Request,
+    Response,
     Sampling,
     SeriesPart,
     Slice,
     TextPart,
+    Tool,
+    ToolCall,
+    ToolResult,
+    Turn,
+    turns_from_text,
+    turns_to_text,
 )
 
 
@@ -47,7 +54,34 @@ class TestChunk:
         assert chunk().key == "a94701a3b1cc0d30364e2d246f44cff6"
 
 
+TOOL = Tool("depth", "How deep.", {"type": "object", "properties": {"a": {}, "b": {}}})
+
+
+def called(**fields):
+    call = ToolCall(**{"id": "call00000", "name": "depth", "arguments": "{}", **fields})
+    user = request().messages[0]
+    return request(messages=(user, Message(role="assistant", parts=(), tool_calls=(call,))), tools=(TOOL,))
+
+
 class TestFingerprint:
+    def test_a_request_without_tools_has_the_one_it_always_had(self):
+        assert request().fingerprint == "54db040a95a17c1c06aa6c7f82c4683c"
+        assert request(tool_choice="none").fingerprint == request().fingerprint, "without tools there is no choice"
+
+    def test_tools_and_calls_change_it(self):
+        turned = Tool("depth", "How deep.", {"type": "object", "properties": {"b": {}, "a": {}}})
+        requests = [
+            request(),
+            request(tools=(TOOL,)),
+            request(tools=(turned,)),
+            request(tools=(TOOL,), tool_choice="required"),
+            called(),
+            called(arguments='{"a": 1}'),
+            called(name="other"),
+            called(id="call00001"),
+        ]
+        assert len({each.fingerprint for each in requests}) == len(requests)
+
     wave_TC = np.arange(12, dtype=np.float32).reshape(6, 2)
 
     @pytest.mark.parametrize(
@@ -81,6 +115,20 @@ class TestFingerprint:
             SeriesPart(self.wave_TC, 100.0, declared_rate_hz=99.0),
         ):
             assert request(other).fingerprint != same.fingerprint
+
+
+def test_turns_survive_being_written_down_and_damage_costs_what_follows():
+    call = ToolCall(name="a", arguments='{"x": "é\\ud800"}')
+    response = Response(fingerprint="f", finish_reason="tool_calls", prompt_tokens=3, seconds=0.5, tool_calls=(call,))
+    shown = ToolResult(call=replace(call, id="call00000"), text="t", failed=True, seconds=0.1)
+    turns = (Turn(response=response, shared=True, results=(shown,)), Turn(response=replace(response, reasoning="r")))
+    text = turns_to_text(turns)
+    assert text is not None
+    assert turns_from_text(text) == turns
+    assert turns_to_text(()) is None
+    assert turns_from_text(text.replace('"reasoning": "r", ', "")) == turns[:1]
+    for damaged in (None, "", "[", "3", "[3]", '[{"fingerprint": 3}]', 7):
+        assert turns_from_text(damaged) == ()
 
 
 @pytest.mark.parametrize("kind", [SourceError, EngineError])

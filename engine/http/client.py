@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Hashable, Mapping
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from s1batch.engine.http.payload import encode_request
 from s1batch.engine.http.retry import Backoff, Failure
 from s1batch.engine.http.routing import Endpoint, Router
 from s1batch.engine.http.spec import Dialect, HttpEngineSpec, read_api_key
+from s1batch.engine.images import image_refusal
 from s1batch.engine.rules import RULES, Rules, estimate_text_tokens
 from s1batch.errors import EngineUnavailable
 from s1batch.records import ModelIdentity, Reason, Refusal, Request, Response
@@ -103,7 +104,8 @@ class HttpEngine:
 
     def admit(self, request: Request) -> Refusal | None:
         """Return why the endpoints must not be asked, or None."""
-        return self.rules.admit_request(request, estimate_text_tokens(request.text))
+        tokens = estimate_text_tokens(request.text + request.tools_text)
+        return self.rules.admit_request(request, tokens) or image_refusal(request)
 
     def batch_class(self, request: Request) -> Hashable | None:
         """Return the class of requests that may be in flight together with this one."""
@@ -117,7 +119,8 @@ class HttpEngine:
                 row have failed for reasons that lie with the endpoints.
         """
         body: bytes | None = None
-        fingerprint, thinking, waiting = request.fingerprint, request.sampling.thinking, [request]
+        fingerprint, waiting = request.fingerprint, [request]
+        expected = {"thinking": request.sampling.thinking, "may_call": request.may_call}
         del request
         deadline = time.monotonic() + self.resolved.total_timeout_s
         failure = Failure(reason="deadline", detail="no endpoint could be asked before the deadline")
@@ -132,7 +135,7 @@ class HttpEngine:
                     body = self._encode(waiting.pop())
                 attempts += 1
                 sent = time.monotonic()
-                result = self._clean(await self._attempt(endpoint, body, thinking, deadline))
+                result = self._clean(await self._attempt(endpoint, body, expected, deadline))
                 seconds = time.monotonic() - sent
             self._report(endpoint, result)
             if isinstance(result, Answered):
@@ -172,7 +175,9 @@ class HttpEngine:
     def _encode(self, request: Request) -> bytes:
         return encode_request(request, model=self.resolved.model, dialect=self._dialect, rules=self.rules)
 
-    async def _attempt(self, endpoint: Endpoint, body: bytes, thinking: bool, deadline: float) -> Answered | Failure:
+    async def _attempt(
+        self, endpoint: Endpoint, body: bytes, expected: Mapping[str, bool], deadline: float
+    ) -> Answered | Failure:
         import aiohttp
 
         timeout_s = min(self.resolved.timeout_s, deadline - time.monotonic())
@@ -204,7 +209,7 @@ class HttpEngine:
             return too_large()
         if self._secret:
             received = received.replace(self._secret.encode(), b"***")
-        return parse_response(response.status, response.headers, received, thinking=thinking)
+        return parse_response(response.status, response.headers, received, **expected)
 
     def _timeout_of(self, timeout_s: float) -> aiohttp.ClientTimeout:
         import aiohttp
@@ -247,6 +252,7 @@ class HttpEngine:
             attempts=attempts,
             engine=self.name,
             model=answered.model or self.resolved.model,
+            tool_calls=answered.tool_calls,
         )
 
     def _count(self, failure: Failure) -> None:

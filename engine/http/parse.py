@@ -10,7 +10,8 @@ from typing import Any
 import orjson
 
 from s1batch.engine.http.retry import Failure, parse_retry_after
-from s1batch.records import FinishReason, Reason
+from s1batch.engine.tool_text import arguments_text, take_calls
+from s1batch.records import FinishReason, Reason, ToolCall
 
 LARGEST_BODY_BYTES = 64 * 2**20
 """A response larger than this is not read: no answer of text is."""
@@ -76,10 +77,11 @@ class Answered:
     cached_tokens: int | None
     output_tokens: int | None
     model: str
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 def parse_response(
-    status: int, headers: Mapping[str, str], body: bytes, *, thinking: bool = False
+    status: int, headers: Mapping[str, str], body: bytes, *, thinking: bool = False, may_call: bool = False
 ) -> Answered | Failure:
     """Return what a response to /v1/chat/completions says.
 
@@ -88,6 +90,8 @@ def parse_response(
         headers: Response headers.
         body: The complete body.
         thinking: Whether the model was asked to reason: then text before a lone `</think>` is reasoning.
+        may_call: Whether it may call tools: then calls in the text, from servers without a parser for them, are taken
+            out of it; else calls are no answer to what was asked.
     """
     try:
         data = orjson.loads(body)
@@ -98,7 +102,7 @@ def parse_response(
     if not isinstance(data, dict):
         kind = headers.get("Content-Type", "no content type").split(";")[0]
         return _bad(f"no JSON object but {len(body):,} bytes of {kind}: {_excerpt(body)}")
-    return _answer(data, thinking)
+    return _answer(data, thinking, may_call)
 
 
 def too_large(limit: int = LARGEST_BODY_BYTES) -> Failure:
@@ -129,7 +133,7 @@ def split_reasoning(text: str, *, thinking: bool, finish_reason: FinishReason) -
     return None, text
 
 
-def _answer(data: dict[str, Any], thinking: bool) -> Answered | Failure:
+def _answer(data: dict[str, Any], thinking: bool, may_call: bool) -> Answered | Failure:
     choices = data.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return _bad("the response holds no choices")
@@ -153,6 +157,11 @@ def _answer(data: dict[str, Any], thinking: bool) -> Answered | Failure:
     )
     if reasoning is None:
         reasoning, text = split_reasoning(text, thinking=thinking, finish_reason=finish)
+    calls = _calls(message) if may_call else ()
+    if isinstance(calls, Failure):
+        return calls
+    if may_call and not calls and finish != "length":
+        text, calls = take_calls(text)
     usage = data.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     details = usage.get("prompt_tokens_details")
@@ -165,7 +174,26 @@ def _answer(data: dict[str, Any], thinking: bool) -> Answered | Failure:
         cached_tokens=_count(details.get("cached_tokens")) if isinstance(details, dict) else None,
         output_tokens=_count(usage.get("completion_tokens")),
         model=model if isinstance(model, str) else "",
+        tool_calls=calls,
     )
+
+
+def _calls(message: dict[str, Any]) -> tuple[ToolCall, ...] | Failure:
+    """Return the calls that a server took out of the answer; what their arguments hold is the model's affair."""
+    found = message.get("tool_calls") or []
+    calls = []
+    for each in found if isinstance(found, list) else [found]:
+        function = each.get("function") if isinstance(each, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(function, dict) or not isinstance(name, str) or not name:
+            return _bad(f"a tool call without a function and its name: {str(each)[:200]}")
+        arguments = function.get("arguments")
+        try:
+            text = arguments_text({} if arguments is None else arguments)
+        except RecursionError:
+            return _bad(f"the arguments of a call of {name[:64]} are nested too deeply")
+        calls.append(ToolCall(name=name, arguments=text))
+    return tuple(calls)
 
 
 def _content(message: dict[str, Any]) -> str | Failure:

@@ -8,6 +8,7 @@ that the server refuses it aloud rather than that it is dropped here.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -29,6 +30,10 @@ _ALL_TOKENS = {"vllm": -1, "sglang": -1}  # top_k for "no limit"; 0 elsewhere
 _PENALTY = {"llama_cpp": "repeat_penalty"}
 _TEMPLATE_DIALECTS = ("lmdeploy", "vllm", "sglang", "llama_cpp", "transformers")
 _SAMPLING_DIALECTS = ("lmdeploy", "vllm", "sglang", "llama_cpp")
+
+_ONE_TOOL_BY_REQUIRED = ("lmdeploy", "llama_cpp")
+"""Where naming a tool forces no call of it (LMDeploy 0.18.0 only leaves the others out; llama.cpp knows no names): that
+tool alone is offered, and a call required."""
 
 _LONG_BODY_BYTES = 2**16
 
@@ -57,7 +62,9 @@ def encode_request(request: Request, *, model: str, dialect: Dialect, rules: Rul
     if dialect != "transformers":  # its server takes one choice only, and has no field for the number
         body["n"] = 1
     body |= _sampling(request, dialect)
-    if rules.guides(schema=request.schema is not None, thinking=request.sampling.thinking):
+    body |= _tools(request, dialect)
+    # A grammar of the answer would forbid the calls.
+    if not request.may_call and rules.guides(schema=request.schema is not None, thinking=request.sampling.thinking):
         body["response_format"] = {
             "type": "json_schema",
             "json_schema": {"name": SCHEMA_NAME, "schema": request.schema},
@@ -122,10 +129,45 @@ class _Media:
 
 
 def _message(message: Message, dialect: Dialect, media: _Media) -> dict[str, Any]:
-    parts = message.parts
-    if all(isinstance(part, TextPart) for part in parts) and len(parts) <= 1:
-        return {"role": message.role, "content": message.text}
-    return {"role": message.role, "content": [_part(part, dialect, media) for part in parts]}
+    document: dict[str, Any] = {"role": message.role}
+    if all(isinstance(part, TextPart) for part in message.parts):
+        # Several texts as one: LMDeploy and vLLM would join a list of them with line breaks.
+        document["content"] = message.text or (None if message.tool_calls else "")
+    else:
+        document["content"] = [_part(part, dialect, media) for part in _merged(message.parts)]
+    if message.tool_calls:
+        document["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id:
+        document["tool_call_id"] = message.tool_call_id
+    return document
+
+
+def _merged(parts: Sequence[Part]) -> list[Part]:
+    """Return the parts with neighbouring texts made one, for the same reason."""
+    merged: list[Part] = []
+    for part in parts:
+        before = merged[-1] if merged else None
+        if isinstance(part, TextPart) and isinstance(before, TextPart):
+            merged[-1] = TextPart(text=before.text + part.text)
+        else:
+            merged.append(part)
+    return merged
+
+
+def _tools(request: Request, dialect: Dialect) -> dict[str, Any]:
+    if not request.tools:
+        return {}
+    tools, choice = request.tools, request.tool_choice
+    if choice in ("auto", "required", "none"):
+        said: Any = choice
+    elif dialect in _ONE_TOOL_BY_REQUIRED:
+        tools, said = tuple(tool for tool in tools if tool.name == choice), "required"
+    else:
+        said = {"type": "function", "function": {"name": choice}}
+    return {"tools": [tool.document for tool in tools], "tool_choice": said}
 
 
 def _part(part: Part, dialect: Dialect, media: _Media) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from s1batch.engine.images import measured
 from s1batch.engine.reference.config import ModelConfig
-from s1batch.engine.reference.images import measured
 from s1batch.engine.tokens import image_tokens, series_tokens
 from s1batch.errors import EngineError, UsageError
-from s1batch.records import ImagePart, Message, Part, SeriesPart, TextPart
+from s1batch.records import ImagePart, Message, Part, SeriesPart, TextPart, Tool
 
 SERIES_PLACE, IMAGE_PLACE = "<TS_CONTEXT>", "<|image_pad|>"
 THINK_END = "</think>"
@@ -98,16 +98,25 @@ class ChatFormat:
 
     def count_tokens(self, text: str) -> int:
         """Return how many tokens a text becomes, by itself."""
-        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return len(self.encode(text))
 
-    def prompt(self, messages: Sequence[Message], *, thinking: bool) -> Prompt:
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text, special ones included where they stand in it."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def prompt(self, messages: Sequence[Message], *, thinking: bool, tools: Sequence[Tool] = ()) -> Prompt:
         """Render and tokenise a conversation up to where the model takes over.
+
+        Args:
+            messages: The conversation.
+            thinking: Whether the model shall reason first.
+            tools: What it may call.
 
         Raises:
             EngineError: An image cannot be measured, or the text holds special tokens that would be read as media.
         """
-        documents = [{"role": message.role, "content": _content(message.parts)} for message in messages]
-        text = self.render(documents, enable_thinking=thinking)
+        offered = {"tools": [tool.document for tool in tools]} if tools else {}
+        text = self.render([_document(message) for message in messages], enable_thinking=thinking, **offered)
         places = [_place(part) for message in messages for part in message.parts if not isinstance(part, TextPart)]
         pieces = _PLACES.split(text)  # text, placeholder, text, ..., text
         if pieces[1::2] != [token for token, _ in places]:
@@ -115,14 +124,13 @@ class ChatFormat:
             raise EngineError("prompt_error", f"{found} for {len(places)} series and images in the prompt")
         pieces[1::2] = [token * count for token, count in places]
         whole = "".join(pieces)
-        ids = self._tokenizer.encode(whole, add_special_tokens=False).ids
-        return Prompt(text=whole, ids=tuple(ids), thinking=thinking)
+        return Prompt(text=whole, ids=tuple(self.encode(whole)), thinking=thinking)
 
     def render(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
         """Render the template over messages as plain documents; a series or image shows as a single placeholder.
 
         Args:
-            messages: With `role` and `content`: text, or a list of parts with a `type`.
+            messages: With `role` and `content`: text, or a list of parts with a `type`; perhaps `tool_calls`.
             variables: What else the template reads: `enable_thinking` (left out: thinking), `tools`.
         """
         return str(self._template.render(messages=list(messages), add_generation_prompt=True, **variables))
@@ -142,6 +150,14 @@ class ChatFormat:
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def _document(message: Message) -> dict[str, Any]:
+    document: dict[str, Any] = {"role": message.role, "content": _content(message.parts)}
+    if message.tool_calls:
+        calls = [{"name": call.name, "arguments": call.arguments} for call in message.tool_calls]
+        document["tool_calls"] = [{"type": "function", "function": call} for call in calls]
+    return document
 
 
 def _content(parts: Sequence[Part]) -> list[dict[str, str]]:

@@ -18,6 +18,7 @@ from dataclasses import replace
 import torch
 
 from s1batch import __version__
+from s1batch.engine.images import image_refusal
 from s1batch.engine.reference.cache import KVCache
 from s1batch.engine.reference.chat import ChatFormat, Prompt
 from s1batch.engine.reference.generate import Generation, Generator
@@ -26,8 +27,9 @@ from s1batch.engine.reference.model import InternS1Pro
 from s1batch.engine.reference.sampler import Sampler
 from s1batch.engine.reference.spec import model_rules
 from s1batch.engine.rules import Rules
+from s1batch.engine.tool_text import take_calls
 from s1batch.errors import EngineError, EngineUnavailable
-from s1batch.records import ModelIdentity, Reason, Refusal, Request, Response
+from s1batch.records import ModelIdentity, Reason, Refusal, Request, Response, ToolCall
 
 GATHER_S = 0.005
 """How long the first request of a batch waits for company."""
@@ -92,12 +94,12 @@ class ReferenceEngine:
         return self.rules.adapt(request)
 
     def admit(self, request: Request) -> Refusal | None:
-        """Return why the request must not be asked: by the rules, by its exact tokens, or by its schema."""
+        """Return why the request must not be asked: by the rules, its exact tokens, its grammar or its images."""
         try:
             self._prepare(request)
         except EngineError as error:
             return Refusal(outcome="refused", reason=error.reason, detail=error.detail)
-        return None
+        return image_refusal(request)
 
     def batch_class(self, request: Request) -> Hashable | None:
         """Return None: every request goes with every other."""
@@ -202,9 +204,8 @@ class ReferenceEngine:
         rules = replace(self.rules, context_tokens=None)  # exact tokens decide below, not the rules' estimate
         if refusal := rules.admit_request(request, text_tokens=0):
             raise EngineError(refusal.reason, refusal.detail)
-        if request.schema is not None:
-            self._grammars.guide(request.schema, thinking=request.sampling.thinking)
-        prompt = self._chat.prompt(request.messages, thinking=request.sampling.thinking)
+        self._grammars.of(request)
+        prompt = self._chat.prompt(request.messages, thinking=request.sampling.thinking, tools=request.tools)
         context = self._text.max_position_embeddings
         if len(prompt.ids) + request.sampling.max_tokens > context:
             raise EngineError(
@@ -216,13 +217,10 @@ class ReferenceEngine:
 
     def _generation(self, request: Request) -> Generation:
         prompt = self._prepare(request)
-        guide = None
-        if request.schema is not None:
-            guide = self._grammars.guide(request.schema, thinking=request.sampling.thinking)
         return Generation(
             prompt=prompt,
             sampler=Sampler(request, prompt.ids, self._chat.vocabulary),
-            guide=guide,
+            guide=self._grammars.of(request),
             cache=KVCache(self._text),
             max_tokens=request.sampling.max_tokens,
             end_ids=self._chat.end_ids,
@@ -232,11 +230,16 @@ class ReferenceEngine:
         if generation.failure is not None:
             return self._failure(ticket, generation.failure.reason, generation.failure.detail)
         text, reasoning = self._chat.split(generation.output_ids, thinking=generation.prompt.thinking)
+        finish_reason = generation.finish_reason or "stop"
+        calls: tuple[ToolCall, ...] = ()
+        if ticket.request.may_call and finish_reason == "stop":
+            text, calls = take_calls(text)
         return Response(
             fingerprint=ticket.request.fingerprint,
             text=text,
             reasoning=reasoning,
-            finish_reason=generation.finish_reason or "stop",
+            finish_reason="tool_calls" if calls else finish_reason,
+            tool_calls=calls,
             prompt_tokens=len(generation.prompt.ids),
             cached_tokens=0,
             output_tokens=generation.generated,

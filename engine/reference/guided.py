@@ -1,4 +1,4 @@
-"""Answers that fit a JSON Schema: a grammar says at every step which tokens may come next.
+"""Answers that fit a JSON Schema, or are calls of tools: a grammar says at every step which tokens may come next.
 
 With thinking on, the model thinks freely (but may not end its answer) until `</think>`; then come two line breaks, as
 after every thought in the chat format, and the grammar.
@@ -7,7 +7,7 @@ after every thought in the chat format, and the grammar.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,10 +17,15 @@ from llguidance import LLMatcher, LLTokenizer
 from torch import Tensor
 
 from s1batch.engine.reference.chat import ChatFormat
+from s1batch.engine.tool_text import CALL_BEGIN, CALL_END, MOST_CALLS
 from s1batch.errors import EngineError
+from s1batch.records import Request, Tool
 
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """JSON is written as Python's `json.dumps` writes it: one way only, so that no token is spent on a choice of blanks."""
+
+AFTER_THOUGHT = r'"\n\n"'
+"""What stands between `</think>` and the answer, in the grammar's own notation."""
 
 
 class Guide:
@@ -66,7 +71,7 @@ class Guide:
 
 
 class Grammars:
-    """Compiles schemas to guides; each schema once.
+    """Compiles schemas and tools to guides; each grammar once.
 
     Args:
         chat: The tokenizer and its end tokens.
@@ -79,22 +84,62 @@ class Grammars:
         self._tokens = LLTokenizer(chat.tokenizer_json, n_vocab=size, eos_token=list(chat.end_ids))
         self._compiled = lru_cache(maxsize=64)(self._compile)
 
+    def of(self, request: Request) -> Guide | None:
+        """Return a fresh guide for a request's answer; None when it is free.
+
+        A call that is required is exactly one call. Where the model may call, but has a schema for its answer, either
+        calls or the answer may come.
+
+        Raises:
+            EngineError: A schema holds a keyword that the grammar cannot follow (`schema_not_supported`).
+        """
+        thinking = request.sampling.thinking
+        before = AFTER_THOUGHT if thinking else ""
+        if not request.may_call:
+            return None if request.schema is None else self.guide(request.schema, thinking=thinking)
+        if request.must_call:
+            wanted = [tool for tool in request.tools if request.tool_choice in ("required", tool.name)]
+            return self._fresh(self._calls(f"start: {before} call", wanted), thinking)
+        if request.schema is None:
+            return None
+        calls = f'call ("\\n" call){{0,{MOST_CALLS - 1}}}'
+        start = f"start: {before} ({calls} | answer)\nanswer: %json {_plain(request.schema)}"
+        return self._fresh(self._calls(start, request.tools), thinking)
+
     def guide(self, schema: Mapping[str, Any], *, thinking: bool) -> Guide:
-        """Return a fresh guide.
+        """Return a fresh guide for an answer of a schema.
 
         Raises:
             EngineError: The schema holds a keyword that the grammar cannot follow (`schema_not_supported`).
         """
-        matcher = self._compiled(json.dumps({**schema, "x-guidance": JSON_STYLE}), thinking)
+        text = _plain(schema)
+        return self._fresh(f"start: {AFTER_THOUGHT} answer\nanswer: %json {text}" if thinking else text, thinking)
+
+    def _fresh(self, grammar: str, thinking: bool) -> Guide:
+        matcher = self._compiled(grammar)
         think_end_id = self._chat.think_end_id if thinking else None
         return Guide(matcher.deep_copy(), self._size, think_end_id, self._chat.end_ids)
 
-    def _compile(self, text: str, thinking: bool) -> LLMatcher:
-        if thinking:
-            grammar = LLMatcher.grammar_from_lark('start: "\\n\\n" answer\nanswer: %json ' + text)
-        else:
-            grammar = LLMatcher.grammar_from_json_schema(text)
+    def _calls(self, start: str, tools: Sequence[Tool]) -> str:
+        """Return a grammar in which `call` is a call of one of the tools, its tags written as the single tokens."""
+        begin, end = self._chat.token_id(CALL_BEGIN), self._chat.token_id(CALL_END)
+        bodies = " | ".join(f"body_{number}" for number in range(len(tools)))
+        rules = [start, f'call: <[{begin}]> "\\n" ({bodies}) "\\n" <[{end}]>']
+        for number, tool in enumerate(tools):
+            # A rule of its own for each schema: references such as #/$defs/x start at the schema's top.
+            head = json.dumps(f'{{"name": {json.dumps(tool.name)}, "arguments": ')
+            rules.append(f'body_{number}: {head} arguments_{number} "}}"')
+            rules.append(f"arguments_{number}: %json {_plain(tool.parameters)}")
+        return "\n".join(rules)
+
+    def _compile(self, text: str) -> LLMatcher:
+        is_schema = text.startswith("{")
+        grammar = LLMatcher.grammar_from_json_schema(text) if is_schema else LLMatcher.grammar_from_lark(text)
         matcher = LLMatcher(self._tokens, grammar, log_level=0)
         if matcher.is_error():
             raise EngineError("schema_not_supported", f"no grammar for the schema: {matcher.get_error()}")
         return matcher
+
+
+def _plain(schema: Mapping[str, Any]) -> str:
+    return json.dumps({**schema, "x-guidance": JSON_STYLE})

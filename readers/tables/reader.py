@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from s1batch.errors import JobFileError, SourceError
 from s1batch.paths import decode_path, encode_path
 from s1batch.readers.tables.formats import FORMATS, Csv, JsonLines, RowFormat, RowPlace
+from s1batch.readers.tables.images import ImageColumns
 from s1batch.readers.tables.parquet import KeptDecoders, Parquet
 from s1batch.readers.tables.spec import TableSource
-from s1batch.records import Address, Chunk, Fields, InventoryItem, PlanEntry, Record, Refusal, Slice
+from s1batch.records import Address, Chunk, Fields, ImagePart, InventoryItem, PlanEntry, Record, Refusal, Slice
 
 if TYPE_CHECKING:
     from s1batch.columns import Column
@@ -41,15 +42,19 @@ class TableReader:
 
     @property
     def lineage(self) -> tuple[Column, ...]:
-        """`source_file` and `row_index`."""
+        """`source_file` and `row_index`; `image_files` where rows name images."""
         import pyarrow as pa
 
         from s1batch.columns import Column
 
-        return (
+        columns = (
             Column(name="source_file", type=pa.string(), doc="file that the row stands in, relative to the root"),
             Column(name="row_index", type=pa.int64(), doc="number of the row in its file, from 0"),
         )
+        if not self.spec.images:
+            return columns
+        doc = "image files of the row, relative to the folder of images; empty for images that stand in the table"
+        return (*columns, Column(name="image_files", type=pa.list_(pa.string()), doc=doc))
 
     @property
     def root(self) -> Path:
@@ -80,10 +85,11 @@ class TableReader:
                 continue
             path = root / decode_path(address.path)
             places = [_place_of(chunk) for chunk in run]
+            images = self._images(path)
             answered = 0
             try:
                 for fields in self._format(path).read(path, places):
-                    yield _record(run[answered], fields)
+                    yield _record(run[answered], fields, images)
                     answered += 1
             except (SourceError, OSError) as error:
                 for chunk in run[answered:]:
@@ -116,6 +122,7 @@ class TableReader:
                     label=f"{name}:{place.index}",
                     nbytes=place.nbytes,
                     text_chars=place.nbytes,
+                    images=len(self.spec.images),
                 )
                 count += 1
                 done = place.stop or 0
@@ -144,6 +151,12 @@ class TableReader:
         raise SourceError(
             "unknown_format", f"{suffix or 'no ending'} is none of {', '.join(FORMATS)}; say source.format"
         )
+
+    def _images(self, table: Path) -> ImageColumns | None:
+        if not self.spec.images:
+            return None
+        root = self.spec.image_root
+        return ImageColumns(self.spec.images, table.parent if root is None else self.base_dir / root)
 
     def _patterns(self) -> list[str]:
         return [os.path.abspath(self.base_dir / pattern) for pattern in self.spec.path]
@@ -198,14 +211,20 @@ def _runs(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
         yield run
 
 
-def _record(chunk: Chunk, fields: Any) -> Record:
+def _record(chunk: Chunk, fields: Any, images: ImageColumns | None = None) -> Record:
     address = chunk.inputs[0]
-    lineage = {"source_file": address.path, "row_index": chunk.start}
+    lineage: dict[str, Any] = {"source_file": address.path, "row_index": chunk.start}
+    pictures: tuple[ImagePart, ...] = ()
+    if images is not None and not isinstance(fields, SourceError):
+        try:
+            lineage["image_files"], pictures = images.read(fields)
+        except SourceError as error:
+            fields = error
     if isinstance(fields, SourceError):
         detail = f"{address.path}, row {chunk.start}: {fields.detail}"
         refusal = Refusal(outcome="unreadable", reason=fields.reason, detail=detail)
         return Record(chunk=chunk, lineage=lineage, refusal=refusal)
-    return Record(chunk=chunk, lineage=lineage, payload=Fields(values=fields))
+    return Record(chunk=chunk, lineage=lineage, payload=Fields(values=fields, images=pictures))
 
 
 def _as_source_error(error: SourceError | OSError) -> SourceError:

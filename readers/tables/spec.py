@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from s1batch.config import Config, placement
 
@@ -23,6 +23,12 @@ class TableSource(Config):
     columns: tuple[str, ...] | None = Field(
         None, min_length=1, description="the fields that the prompt may use; left out: all"
     )
+    images: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="columns that hold an image each: a path below `image_root`, a list of them, or the bytes"
+    )
+    image_root: str | None = placement(
+        None, description="folder that paths of images are relative to (default: the folder of the table)"
+    )
     format: Literal["auto", "parquet", "csv", "jsonl"] = Field(
         "auto", description="auto goes by the name: .parquet, .csv, .tsv, .jsonl, .ndjson"
     )
@@ -32,3 +38,10 @@ class TableSource(Config):
     root: str | None = placement(
         None, description="what paths are kept relative to (default: the folder that all of `path` lies below)"
     )
+
+    @model_validator(mode="after")
+    def _images_are_read(self) -> TableSource:
+        left_out = [name for name in self.images if self.columns is not None and name not in self.columns]
+        if left_out:
+            raise ValueError(f"images names {', '.join(left_out)}, which columns leaves out")
+        return self

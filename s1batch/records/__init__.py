@@ -26,6 +26,8 @@ from s1batch.records.requests import (
     SeriesPart,
     TextPart,
 )
+from s1batch.records.tools import TOOL_NAME, Tool, ToolCall, ToolResult
+from s1batch.records.turns import Turn, turn_from_plain, turn_to_plain, turns_from_text, turns_to_text
 
 __all__ = [
     "Outcome",
@@ -54,6 +56,15 @@ __all__ = [
     "Sampling",
     "ModelIdentity",
     "Request",
+    "TOOL_NAME",
+    "Tool",
+    "ToolCall",
+    "ToolResult",
+    "Turn",
+    "turn_to_plain",
+    "turn_from_plain",
+    "turns_to_text",
+    "turns_from_text",
     "Response",
     "Answer",
     "Row",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from s1batch.records.outcomes import FinishReason, Outcome, Reason
+from s1batch.records.tools import ToolCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Response:
         model: Which model, as the engine names it.
         error: Why there is no answer; then `text` is empty.
         detail: The error in the engine's words.
+        tool_calls: Tools that the model wants to be run, without ids; `text` is what it said besides.
     """
 
     fingerprint: str
@@ -42,6 +44,7 @@ class Response:
     model: str = ""
     error: Reason | None = None
     detail: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,5 +88,6 @@ class Row:
     rate_declared_hz: float | None = None
     neutralised: int = 0
     conditioned: list[int] | None = None
+    turns: str | None = None
     lineage: Mapping[str, Any] = field(default_factory=dict)
     answer: Mapping[str, Any] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from s1batch.records.places import Chunk
 from s1batch.records.plan import Refusal, SeriesShape
+from s1batch.records.requests import ImagePart
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,9 +42,15 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Fields:
-    """One row of a table, as plain values by column name."""
+    """One row of a table.
+
+    Attributes:
+        values: Plain values by column name.
+        images: The images that the row names.
+    """
 
     values: Mapping[str, Any]
+    images: tuple[ImagePart, ...] = ()
 
 
 Payload = Series | Fields

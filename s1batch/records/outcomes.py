@@ -41,6 +41,8 @@ Reason = Literal[
     "not_in_schema",
     "out_of_range",
     "no_answer",
+    "bad_tool_call",
+    "too_many_turns",
     # length
     "output_limit",
     # failed

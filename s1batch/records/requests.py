@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from s1batch.canonical import bytes_digest, digest
 from s1batch.records.plan import SeriesShape
+from s1batch.records.tools import Tool, ToolCall
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,10 +76,19 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: Who speaks; `tool` is what a tool answered.
+        parts: Text and media, in order.
+        tool_calls: What the model asked to be run, in a message of the assistant.
+        tool_call_id: Which call a message of a tool answers.
+    """
 
     role: Role
     parts: tuple[Part, ...]
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
 
     @property
     def text(self) -> str:
@@ -131,6 +141,9 @@ class Request:
         sample_index: 0 for the first answer; repeats of one question count up.
         schema: JSON Schema that the answer must fit; None for free text.
         neutralised: How many special tokens were made harmless in the text; shown in the row, not part of the identity.
+        tools: What the model may call.
+        tool_choice: Whether it calls: `auto` leaves it to the model, `required` asks for a call, the name of a tool for
+            a call of that one, and `none` forbids calls. Without tools it has no meaning.
     """
 
     messages: tuple[Message, ...]
@@ -140,6 +153,18 @@ class Request:
     sample_index: int = 0
     schema: Mapping[str, Any] | None = None
     neutralised: int = 0
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+
+    @property
+    def may_call(self) -> bool:
+        """Whether the answer may be a call of a tool."""
+        return bool(self.tools) and self.tool_choice != "none"
+
+    @property
+    def must_call(self) -> bool:
+        """Whether the answer must be a call of a tool."""
+        return self.may_call and self.tool_choice != "auto"
 
     @property
     def nbytes(self) -> int:
@@ -156,10 +181,15 @@ class Request:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all that can change the answer: messages, media digests, sampling, seed, sample index, schema and
-        model; neither the engine that serves it, nor a secret, nor where the data came from."""
+        """Hash of all that can change the answer: messages, media digests, sampling, seed, sample index, schema, tools
+        and model; neither the engine that serves it, nor a secret, nor where the data came from."""
         messages = [
-            {"role": message.role, "parts": [_part_identity(part) for part in message.parts]}
+            {
+                "role": message.role,
+                "parts": [_part_identity(part) for part in message.parts],
+                "tool_calls": message.tool_calls,
+                "tool_call_id": message.tool_call_id,
+            }
             for message in self.messages
         ]
         return digest(
@@ -171,6 +201,9 @@ class Request:
                 "sample_index": self.sample_index,
                 # As text: the order of properties steers guided decoding, and canonical JSON drops empty schemas.
                 "schema": None if self.schema is None else json.dumps(self.schema),
+                # As text for the same reasons. Empty fields change no hash: a request without tools keeps its own.
+                "tools": [tool.text for tool in self.tools],
+                "tool_choice": self.tool_choice if self.tools else None,
             }
         )
 
@@ -188,6 +221,12 @@ class Request:
     def text(self) -> str:
         """All text of all messages, joined by line breaks."""
         return "\n".join(message.text for message in self.messages)
+
+    @property
+    def tools_text(self) -> str:
+        """The tools and their calls as text, joined by line breaks; empty where there are none."""
+        calls = (f"{call.name} {call.arguments}" for message in self.messages for call in message.tool_calls)
+        return "\n".join([*(tool.text for tool in self.tools), *calls])
 
 
 def _part_identity(part: Part) -> dict[str, str]:

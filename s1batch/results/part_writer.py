@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from s1batch.errors import ResultsError
-from s1batch.records import Row
+from s1batch.records import Row, Turn
 from s1batch.results.atomic import fsync_folder, results_errors
 from s1batch.results.journal import Journal, JournalFlusher, read_journal
+from s1batch.results.journal_turns import OpenTurns, turn_payload
 from s1batch.results.layout import Layout
 from s1batch.results.lease import Lease
 from s1batch.results.process import ProcessIdentity
@@ -36,15 +37,29 @@ def journal_rows(paths: Sequence[Path], schema: RowSchema) -> dict[str, Row]:
     Raises:
         ResultsError: A journal cannot be read.
     """
+    return journal_content(paths, schema)[0]
+
+
+def journal_content(paths: Sequence[Path], schema: RowSchema) -> tuple[dict[str, Row], OpenTurns]:
+    """Return the rows of journals, as `journal_rows` does, and the turns of chunks that have no row yet.
+
+    Raises:
+        ResultsError: A journal cannot be read.
+    """
     rows: dict[str, Row] = {}
+    turns = OpenTurns()
     for path in paths:
         for payload in read_journal(path).payloads:
+            if turns.take(payload):
+                continue
             try:
                 row = schema.row_from_json(payload)
             except (ValueError, TypeError):
                 continue
             rows.setdefault(row.chunk_key, row)
-    return rows
+    for key in rows:
+        turns.drop(key)
+    return rows, turns
 
 
 def remove_journals(layout: Layout, paths: Sequence[Path]) -> None:
@@ -93,9 +108,10 @@ class PartWriter:
         self.finished = self._target.exists()
         if self.finished:
             self._rows = {row.chunk_key: row for row in read_rows(self._target, schema)}
+            self._turns = OpenTurns()
             remove_journals(layout, journals)
         else:
-            self._rows = journal_rows(journals, schema)
+            self._rows, self._turns = journal_content(journals, schema)
 
     def __enter__(self) -> PartWriter:
         return self
@@ -129,14 +145,31 @@ class PartWriter:
             known = self._rows.get(fitted.chunk_key)
             if known is not None:
                 return known
-            if self._closed or self.finished:
-                raise ValueError(f"part {self.part} is {'closed' if self._closed else 'finished'}")
-            if self._journal is None:
-                path = self._layout.journal(self.part, new_writer_name())
-                self._journal = Journal(path, self._flusher)
-            self._journal.append(payload)
+            self._open_journal().append(payload)
             self._rows[fitted.chunk_key] = fitted
+            self._turns.drop(fitted.chunk_key)
             return fitted
+
+    def append_turn(self, chunk_key: str, number: int, turn: Turn) -> None:
+        """Put a turn of a chunk's conversation into the journal, as safe as a row; it counts until there is the row.
+
+        Args:
+            chunk_key: The chunk.
+            number: Which turn it is, from 0; of several with one number the last counts.
+            turn: The answer with the model's calls, and their results where they have run.
+
+        Raises:
+            ResultsError: The journal cannot be written.
+            ValueError: The part is finished, which is a mistake in the program.
+        """
+        payload = turn_payload(chunk_key, number, turn)
+        with self._lock:
+            self._open_journal().append(payload)
+
+    def turns(self, chunk_key: str) -> tuple[Turn, ...]:
+        """Return the turns of a chunk without a row that earlier runs received, in order."""
+        with self._lock:
+            return self._turns.of(chunk_key)
 
     def finish(self, order: Sequence[str]) -> None:
         """Write the rows as the part's file, then remove its journals.
@@ -180,6 +213,14 @@ class PartWriter:
                     self._journal.close()
             finally:
                 self._on_close(self)
+
+    def _open_journal(self) -> Journal:
+        if self._closed or self.finished:
+            raise ValueError(f"part {self.part} is {'closed' if self._closed else 'finished'}")
+        if self._journal is None:
+            path = self._layout.journal(self.part, new_writer_name())
+            self._journal = Journal(path, self._flusher)
+        return self._journal
 
     def _check_complete(self, order: Sequence[str]) -> None:
         missing = [key for key in order if key not in self._rows]

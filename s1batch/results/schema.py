@@ -58,6 +58,11 @@ REQUEST: tuple[Column, ...] = _columns(
         pa.list_(pa.int64()),
         "channels (from 0, over all series) sent standardised because a z-score in float32 would have damaged them",
     ),
+    (
+        "turns",
+        pa.string(),
+        "the turns before the answer, in which the model called tools, as a JSON list; null when there were none",
+    ),
 )
 
 _ATTRIBUTES = {"start": "start_ns", "end": "stop_ns"}

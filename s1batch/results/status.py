@@ -15,6 +15,7 @@ import polars as pl
 from s1batch.plan_store import PlanStore
 from s1batch.results.atomic import results_errors
 from s1batch.results.journal import read_journal
+from s1batch.results.journal_turns import is_turn
 from s1batch.results.layout import Layout
 from s1batch.results.lease import Holder, read_holder
 from s1batch.results.part_writer import part_journals
@@ -151,6 +152,8 @@ def _journal_lines(paths: list[Path]) -> list[dict[str, Any]]:
     lines: dict[str, dict[str, Any]] = {}
     for path in paths:
         for payload in read_journal(path).payloads:
+            if is_turn(payload):
+                continue
             plain = orjson.loads(payload)
             lines.setdefault(plain["chunk_key"], plain)
     return list(lines.values())

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s1batch.errors import ConflictError, LockedError, ResultsError
-from s1batch.records import Outcome, Row
+from s1batch.records import Outcome, Row, Turn
 from s1batch.results.atomic import clean_temporaries, make_folder, results_errors
-from s1batch.results.journal import JournalFlusher
+from s1batch.results.journal import JournalFlusher, read_journal
+from s1batch.results.journal_turns import OpenTurns
 from s1batch.results.layout import Layout
 from s1batch.results.lease import Lease, LeaseClock, LeaseKeeper
 from s1batch.results.part_writer import PartWriter, journal_rows, part_journals, remove_journals
@@ -172,6 +173,20 @@ class ResultsStore:
             yield from journal_rows(part_journals(self.layout, part), self.schema).values()
         for part in sorted(self.finished(), reverse=True):
             yield from read_rows(self.layout.part_rows(part), self.schema)
+
+    def turns(self) -> Iterator[Turn]:
+        """Yield the turns in the journals of unfinished parts, without reading the rows beside them.
+
+        Raises:
+            ResultsError: A journal cannot be read.
+        """
+        for part in sorted(self.begun()):
+            for path in part_journals(self.layout, part):
+                found = OpenTurns()
+                for payload in read_journal(path).payloads:
+                    found.take(payload)
+                for _, turns in found:
+                    yield from turns
 
     def answered(self, parts: Collection[int] | None = None) -> tuple[set[int], dict[int, frozenset[str]]]:
         """Return the parts that are finished, and the chunk keys that the others have rows for; opens no file of rows.

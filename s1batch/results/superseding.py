@@ -10,13 +10,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 
-from s1batch.records import Outcome
+from s1batch.records import Outcome, turns_from_text
 from s1batch.results.atomic import fsync_folder, make_folder, results_errors
 from s1batch.results.journal import write_journal
+from s1batch.results.journal_turns import OpenTurns, turn_payload
 from s1batch.results.layout import Layout
-from s1batch.results.part_writer import journal_rows, new_writer_name, part_journals, remove_journals
+from s1batch.results.part_writer import journal_content, new_writer_name, part_journals, remove_journals
 from s1batch.results.rows_file import read_rows, write_rows
 from s1batch.results.schema import RowSchema
+
+_ANSWERED: frozenset[Outcome] = frozenset({"ok", "unparsed", "length"})
+"""Outcomes of rows whose conversation came to its end; asked again, it begins anew."""
 
 
 def supersede_part(layout: Layout, schema: RowSchema, part: int, outcomes: Collection[Outcome]) -> int:
@@ -31,7 +35,8 @@ def supersede_part(layout: Layout, schema: RowSchema, part: int, outcomes: Colle
     target = layout.part_rows(part)
     older = part_journals(layout, part)
     finished = target.exists()
-    rows = read_rows(target, schema) if finished else list(journal_rows(older, schema).values())
+    journalled, turns = ({}, OpenTurns()) if finished else journal_content(older, schema)
+    rows = read_rows(target, schema) if finished else list(journalled.values())
     # Windows that a scan did not call for are decided about again, because its new answer may; that asks nothing.
     again = {row.chunk_key for row in rows if row.outcome in outcomes}
     if again:
@@ -45,6 +50,10 @@ def supersede_part(layout: Layout, schema: RowSchema, part: int, outcomes: Colle
     make_folder(layout.superseded)
     write_rows(layout.superseded_rows(part, content.hexdigest()[:16]), schema, moved)
     kept = [schema.row_to_json(row) for row in rows if row.chunk_key not in again]
+    # What the model said before its conversation failed was received, and is not asked again.
+    failed = [(row.chunk_key, turns_from_text(row.turns)) for row in moved if row.outcome not in _ANSWERED]
+    for key, received in (*turns, *failed):
+        kept += [turn_payload(key, number, turn) for number, turn in enumerate(received)]
     if kept:
         write_journal(layout.journal(part, new_writer_name()), kept)
     remove_journals(layout, older)

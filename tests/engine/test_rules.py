@@ -68,7 +68,7 @@ SHAPES = [
     ("lmdeploy", PromptShape(series=(series(rate_hz=float("nan")),)), "rate_missing"),
     ("lmdeploy", PromptShape(series=(series(rate_hz=float("inf")),)), "rate_missing"),
     ("lmdeploy", PromptShape(thinking=True, schema=True), None),
-    ("lmdeploy", PromptShape(tools=True), "tools_not_supported"),
+    ("transformers", PromptShape(tools=True), "tools_not_supported"),
     ("lmdeploy_single_prefill", PromptShape(series=(series(steps=240_001),)), "series_too_long"),
     ("lmdeploy_single_prefill", PromptShape(series=(series(),), images=1), "series_with_image"),
     ("vllm", PromptShape(series=(series(),)), "series_not_supported"),

@@ -239,3 +239,76 @@ PLAIN = st.recursive(
 @given(PLAIN, st.sampled_from([200, 400, 429, 500]))
 def test_no_json_raises(data: Any, status: int) -> None:
     parse_response(status, {}, orjson.dumps(data))
+
+
+def called(*calls: Any, text: str | None = None, finish: str = "tool_calls", may_call: bool = True) -> Any:
+    body = completion(text, finish_reason=finish, tool_calls=list(calls) if calls else None)
+    return parse_response(200, {}, body, may_call=may_call)
+
+
+def function(**fields: Any) -> dict[str, Any]:
+    return {"id": "x", "type": "function", "function": fields}
+
+
+def test_calls_are_taken_as_the_server_found_them() -> None:
+    found = called(function(name="a", arguments='{"x": 1}'), function(name="b", arguments="{broken"), text="Hm.")
+    assert (found.finish_reason, found.text) == ("tool_calls", "Hm.")
+    assert [(call.name, call.arguments, call.id) for call in found.tool_calls] == [
+        ("a", '{"x": 1}', ""),
+        ("b", "{broken", ""),
+    ]
+    (call,) = called(function(name="a", arguments={"x": "é"})).tool_calls
+    assert call.arguments == '{"x": "é"}', "some servers send an object"
+    (call,) = called(function(name="a")).tool_calls
+    assert call.arguments == "{}"
+
+
+def test_calls_in_the_text_are_found_where_the_server_has_no_parser() -> None:
+    text = 'Hm.\n<tool_call>\n{"name": "a", "arguments": {"x": 1}}\n</tool_call>\n<tool_call>{"name": "b"}</tool_call>'
+    found = called(text=text, finish="stop")
+    assert (found.text, found.finish_reason) == ("Hm.", "stop")
+    assert [(call.name, call.arguments) for call in found.tool_calls] == [("a", '{"x": 1}'), ("b", "{}")]
+    assert called(text=text, finish="stop", may_call=False).text == text
+    (call,) = called(text='<tool_call>{"name": "\\ud800", "arguments": {"x": "\\ud800"}}', finish="stop").tool_calls
+    assert (call.name, call.arguments) == ("?", '{"x": "?"}')
+    assert called(text=text, finish="length").tool_calls == ()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<tool_call>",
+        "<tool_call>{}</tool_call>",
+        '<tool_call>{"name": 3}</tool_call>',
+        '<tool_call>{"name": "a", "arguments": NaN}</tool_call>',
+        "<tool_call>" + "[" * 100_000,
+        '<tool_call>{"name": "a"}</tool_call><tool_call>{"name"',
+    ],
+)
+def test_a_call_in_the_text_that_cannot_be_read_stays_text(body: str) -> None:
+    found = called(text=body, finish="stop")
+    assert (found.text, found.tool_calls) == (body, ())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "call",
+        {"function": "a"},
+        {"function": {"name": ""}},
+        {"function": {"name": 3}},
+        7,
+    ],
+)
+def test_calls_of_another_form_are_a_failure_of_the_server(wrong: Any) -> None:
+    found = called(wrong)
+    assert isinstance(found, Failure)
+    assert (found.reason, found.retry) == ("bad_response", True)
+    assert isinstance(called(wrong, text="x", may_call=False), Answered), "nobody asked for calls"
+
+
+@pytest.mark.parametrize("depth", [10, 900, 5000])
+def test_arguments_of_any_depth_raise_nothing(depth: int) -> None:
+    body = completion(None, finish_reason="tool_calls", tool_calls=[function(name="a", arguments="@")])
+    found = parse_response(200, {}, body.replace(b'"@"', b"[" * depth + b"]" * depth), may_call=True)
+    assert isinstance(found, Answered) == (depth == 10) or depth == 900

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,15 @@ from hypothesis import strategies as st
 from s1batch.engine.http.payload import encode_request, encode_series
 from s1batch.engine.http.spec import Dialect
 from s1batch.engine.rules import RULES
-from s1batch.records import ImagePart, Request, SeriesPart
+from s1batch.records import ImagePart, Message, Request, SeriesPart, TextPart, Tool, ToolCall
 from tests.engine.http.requests import SCHEMA, ask, noise, series
 from tests.loopback import sent_series
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is there an event?"}]
+TOOLS = (
+    Tool("depth", "How deep.", {"type": "object", "properties": {"station": {"type": "string"}}}),
+    Tool("now", "The time.", {"type": "object", "properties": {}}),
+)
 FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
 
 
@@ -169,3 +174,56 @@ def test_any_array_survives_the_npy_encoding(steps: int, channels: int, transpos
     assert back.dtype == np.float32
     assert encode_series(values) == encode_series(np.ascontiguousarray(values))
     assert SeriesPart(values, 1.0).shape.steps == steps
+
+
+def with_parts(*parts: Any) -> Request:
+    return replace(ask(), messages=(Message(role="user", parts=parts),))
+
+
+def test_several_texts_are_sent_as_the_one_text_that_is_counted() -> None:
+    """LMDeploy and vLLM would join a list of texts with line breaks, which is another prompt."""
+    request = with_parts(TextPart(text="a"), TextPart(text=" b"), TextPart(text="\nc"))
+    (message,) = encoded(request, "lmdeploy")["messages"]
+    assert message == {"role": "user", "content": "a b\nc"}
+    assert message["content"] == request.messages[0].text == request.text
+    mixed = with_parts(TextPart(text="a"), TextPart(text="b"), series(600), TextPart(text="c"), TextPart(text="d"))
+    (message,) = encoded(mixed, "lmdeploy")["messages"]
+    assert [part.get("text", part["type"]) for part in message["content"]] == ["ab", "time_series_url", "cd"]
+    (message,) = encoded(with_parts(), "lmdeploy")["messages"]
+    assert message["content"] == ""
+
+
+@pytest.mark.parametrize("dialect", ["lmdeploy", "vllm", "sglang", "llama_cpp", "openai"])
+@pytest.mark.parametrize("choice", ["auto", "required", "none", "depth"])
+def test_tools_and_the_choice_among_them(dialect: Dialect, choice: str) -> None:
+    request = replace(ask(schema=SCHEMA), tools=TOOLS, tool_choice=choice)
+    body = encoded(request, dialect)
+    offered = [tool["function"]["name"] for tool in body["tools"]]
+    if choice == "depth" and dialect in ("lmdeploy", "llama_cpp"):
+        assert (offered, body["tool_choice"]) == (["depth"], "required"), "where a name forces nothing"
+    else:
+        named = {"type": "function", "function": {"name": "depth"}}
+        assert (offered, body["tool_choice"]) == (["depth", "now"], named if choice == "depth" else choice)
+    assert body["tools"][0] == TOOLS[0].document
+    assert ("response_format" in body) == (choice == "none"), "a grammar of the answer would forbid the calls"
+
+
+def test_a_request_without_tools_says_nothing_of_them() -> None:
+    assert not {"tools", "tool_choice"} & encoded(ask(), "lmdeploy").keys()
+
+
+def test_calls_and_their_results_are_messages_of_their_own() -> None:
+    call = ToolCall(id="call00000", name="depth", arguments='{"station": "é"}')
+    said = Message(role="assistant", parts=(), tool_calls=(call,))
+    told = Message(role="tool", parts=(TextPart(text="8 km"),), tool_call_id="call00000")
+    plain = ask()
+    body = encoded(replace(plain, messages=(*plain.messages, said, told), tools=TOOLS), "lmdeploy")
+    function = {"name": "depth", "arguments": '{"station": "é"}'}
+    assert body["messages"][1:] == [
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "call00000", "type": "function", "function": function}],
+        },
+        {"role": "tool", "content": "8 km", "tool_call_id": "call00000"},
+    ]

@@ -116,6 +116,17 @@ def main(folder: str, cases_path: str, answers_path: str) -> None:
             if "pixel_values" in item:
                 answers[f"pixels{number}"] = item["pixel_values"].float().numpy()
 
+    for number, body in enumerate(told["bodies"]):
+        found = asyncio.run(
+            prompts.get_prompt_input(
+                body["messages"],
+                do_preprocess=True,
+                tools=body.get("tools"),
+                chat_template_kwargs=body["chat_template_kwargs"],
+            )
+        )
+        answers[f"sent{number}"] = np.array(found["input_ids"])
+
     fope = build_rotary_params(config.text_config)["fope_params"]
     answers["fope"] = np.array([fope.num_inv_freq, fope.num_key_value_heads, int(fope.fope_sep_head)])
     np.savez(answers_path, **answers)

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
-from s1batch.engine.reference.images import FORMATS, MOST_DECODED_PIXELS, cut, measured, normalised
+from s1batch.engine.images import FORMATS, MOST_DECODED_PIXELS, image_refusal, measured
+from s1batch.engine.reference.images import cut, normalised
 from s1batch.engine.tokens import image_tokens
 from s1batch.errors import EngineError
 from s1batch.records import ImagePart
-from tests.engine.reference.conftest import picture
+from tests.engine.reference.conftest import ask, picture
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> ImagePart:
@@ -117,6 +118,21 @@ def test_a_picture_that_breaks_off_is_no_grey_picture(kind: str) -> None:
     with pytest.raises(EngineError) as caught:
         cut(ImagePart(data[: len(data) // 2]))
     assert caught.value.reason == "preprocess_failed"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_torn_picture_is_refused_whatever_another_library_told_pillow(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LMDeploy sets this for its process, and would answer about a picture that is grey below."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    whole = picture(320, 256, kind=kind)
+    torn = ImagePart(whole.data[: len(whole.data) * 2 // 3], whole.mime)
+    assert image_refusal(ask(images=(whole,))) is None
+    refusal = image_refusal(ask(images=(whole, torn)))
+    assert refusal is not None
+    assert (refusal.outcome, refusal.reason) == ("refused", "preprocess_failed")
+    assert refusal.detail.startswith("image 2: ")
 
 
 @settings(max_examples=150, deadline=None)

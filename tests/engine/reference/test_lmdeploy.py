@@ -19,13 +19,26 @@ import numpy as np
 import pytest
 import torch
 
+from s1batch.engine.http.payload import encode_request
 from s1batch.engine.reference.chat import ChatFormat
 from s1batch.engine.reference.checkpoint import initialise, load_model, save_checkpoint
 from s1batch.engine.reference.config import ModelConfig
 from s1batch.engine.reference.images import cut, normalised
 from s1batch.engine.reference.model import InternS1Pro
+from s1batch.engine.rules import RULES
 from s1batch.engine.tokens import is_poison_rate, safe_rate, series_tokens, shortest_series
-from s1batch.records import ImagePart, Message, Role, SeriesPart, TextPart
+from s1batch.records import (
+    ImagePart,
+    Message,
+    ModelIdentity,
+    Request,
+    Role,
+    Sampling,
+    SeriesPart,
+    TextPart,
+    Tool,
+    ToolCall,
+)
 from tests.engine.reference.conftest import picture
 from tests.engine.reference.test_decoder import roughened
 
@@ -60,6 +73,34 @@ SPOKEN: list[tuple[bool, list[tuple[Role, list[Any]]]]] = [
     (False, [("user", [picture(320, 256), "Is there a fossil?"])]),
     (False, [("user", [picture(333, 777), picture(20, 30), "Which one?"])]),
 ]
+
+
+TOOL = Tool("depth", "How deep.", {"type": "object", "properties": {"station": {"type": "string"}}})
+CALL = ToolCall(id="call00000", name="depth", arguments='{"station": "é"}')
+
+
+def said(role: Role, *texts: str, **more: Any) -> Message:
+    return Message(role=role, parts=tuple(TextPart(text=text) for text in texts), **more)
+
+
+SENT = {
+    "several texts": ([said("system", "Be ", "brief."), said("user", "How", " deep", "\nis it?")], ()),
+    "a call and its result": (
+        [
+            said("system", "Be brief."),
+            said("user", "How deep?"),
+            said("assistant", "Let me see.", tool_calls=(CALL, CALL)),
+            said("tool", "8 km", tool_call_id="call00000"),
+            said("tool", "9 km", tool_call_id="call00001"),
+        ],
+        (TOOL,),
+    ),
+    "a call alone": (
+        [said("user", "How deep?"), said("assistant", tool_calls=(CALL,)), said("tool", "8", tool_call_id="call00000")],
+        (TOOL,),
+    ),
+}
+"""Conversations that are sent as the HTTP engine sends them."""
 
 
 def wave(steps: int, channels: int) -> Any:
@@ -116,7 +157,18 @@ def theirs(python: Path, saved: Path, tmp_path_factory: pytest.TempPathFactory) 
                     told.append({"type": "series", "key": key, "rate_hz": part[2]})
             messages.append({"role": role, "parts": told})
         prompts.append({"thinking": thinking, "messages": messages})
-    told_json = json.dumps({"counts": COUNTED, "encoded": encoded, "prompts": prompts})
+    bodies = [
+        json.loads(
+            encode_request(
+                Request(messages=tuple(messages), tools=tools, sampling=Sampling(), model=ModelIdentity(name="m")),
+                model="m",
+                dialect="lmdeploy",
+                rules=RULES["lmdeploy"],
+            )
+        )
+        for messages, tools in SENT.values()
+    ]
+    told_json = json.dumps({"counts": COUNTED, "encoded": encoded, "prompts": prompts, "bodies": bodies})
     np.savez(folder / "cases.npz", told=np.array(told_json), **arrays)
     command = [
         python,
@@ -165,6 +217,14 @@ def test_prompts_are_the_same_tokens(theirs: dict[str, Any], saved: Path, number
     messages = [Message(role=role, parts=tuple(_part(part) for part in parts)) for role, parts in turns]
     prompt = ChatFormat(saved).prompt(messages, thinking=thinking)
     assert theirs[f"ids{number}"].tolist() == list(prompt.ids)
+
+
+@pytest.mark.parametrize("name", SENT)
+def test_what_is_sent_becomes_the_tokens_that_are_counted(theirs: dict[str, Any], saved: Path, name: str) -> None:
+    """LMDeploy's server takes the outer `type` off a tool first; here its template gets the whole definition."""
+    messages, tools = SENT[name]
+    prompt = ChatFormat(saved).prompt(messages, thinking=False, tools=tools)
+    assert theirs[f"sent{list(SENT).index(name)}"].tolist() == list(prompt.ids)
 
 
 def test_the_pixels_of_an_image_are_the_same(theirs: dict[str, Any]) -> None:

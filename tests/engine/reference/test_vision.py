@@ -144,7 +144,9 @@ async def test_a_bad_image_costs_its_own_answer_only(engine: ReferenceEngine) ->
         refusal = engine.admit(ask(images=(part,)))
         assert refusal is not None
         assert refusal.reason == "preprocess_failed"
-    assert engine.admit(ask(images=(torn,))) is None, "its header is whole"
+    refusal = engine.admit(ask(images=(torn,)))
+    assert refusal is not None, "its header is whole, its pixels are not"
+    assert (refusal.outcome, refusal.reason) == ("refused", "preprocess_failed")
     requests = [ask(images=(part,), max_tokens=2) for part in (whole, torn, *BROKEN.values(), whole)]
     good, bad, *broken, last = await asyncio.gather(*(engine.answer(request) for request in requests))
     assert (bad.error, bad.finish_reason) == ("preprocess_failed", "error")

@@ -1,0 +1,1 @@
+"""Tools: plain Python functions that the model may call while it answers."""
