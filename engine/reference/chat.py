@@ -100,6 +100,10 @@ class ChatFormat:
         """Return how many tokens a text becomes, by itself."""
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def token_text(self, token: int) -> str:
+        """Return a token as text, special ones too; a part of a character becomes a replacement character."""
+        return str(self._tokenizer.decode([token], skip_special_tokens=False))
+
     def prompt(self, messages: Sequence[Message], *, thinking: bool) -> Prompt:
         """Render and tokenise a conversation up to where the model takes over.
 

@@ -9,6 +9,22 @@ from typing import Any
 from s1batch.records.outcomes import FinishReason, Outcome, Reason
 
 
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How probable a generated token was.
+
+    Attributes:
+        token: Its text; a part of a character shows as a replacement character.
+        logprob: Natural logarithm of its probability, before penalties, grammar, temperature and filters where the
+            engine can tell.
+        top: The most probable tokens in its place, with their logarithms, best first.
+    """
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
     """What an engine answered.
@@ -25,6 +41,7 @@ class Response:
         attempts: How often it was asked.
         engine: Which engine, with its version.
         model: Which model, as the engine names it.
+        logprobs: Every generated token with its probability, where the request asks for that and the engine tells.
         error: Why there is no answer; then `text` is empty.
         detail: The error in the engine's words.
     """
@@ -40,6 +57,7 @@ class Response:
     attempts: int = 1
     engine: str = ""
     model: str = ""
+    logprobs: tuple[TokenLogprob, ...] | None = None
     error: Reason | None = None
     detail: str = ""
 
@@ -85,5 +103,6 @@ class Row:
     rate_declared_hz: float | None = None
     neutralised: int = 0
     conditioned: list[int] | None = None
+    logprobs: list[dict[str, Any]] | None = None
     lineage: Mapping[str, Any] = field(default_factory=dict)
     answer: Mapping[str, Any] = field(default_factory=dict)

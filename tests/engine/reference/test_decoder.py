@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from s1batch.engine.reference.cache import KVCache, Segment
+from s1batch.engine.reference.cache import KVCache
 from s1batch.engine.reference.checkpoint import initialise, public_tensors
 from s1batch.engine.reference.config import FopeConfig
 from s1batch.engine.reference.model import InternS1Pro
@@ -54,8 +54,7 @@ def test_logits_are_those_of_the_independent_decoder(change: dict[str, Any]) -> 
 def cached(model: InternS1Pro, ids: Tensor, pieces: list[int]) -> Tensor:
     cache, parts = KVCache(model.config.text), []
     for piece in torch.split(ids, pieces):
-        segment = Segment(cache=cache, start=0, stop=len(piece))
-        parts.append(model.lm_head(model.states(model.embed(piece), [segment])))
+        parts.append(model.lm_head(model.states(model.embed(piece), cache)))
     assert cache.length == len(ids)
     return torch.cat(parts)
 
@@ -73,19 +72,6 @@ def test_the_cache_grows_beyond_its_first_capacity_without_loss() -> None:
     ids = torch.randint(0, 56, (600,), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(cached(model, ids, [250, 10, 1, 339]), model(ids), atol=1e-5, rtol=0)
-
-
-def test_sequences_in_one_pass_do_not_see_each_other() -> None:
-    model, _ = roughened(initialise(small_config(), 1))
-    first, second = torch.arange(5, 12), torch.arange(30, 50)
-    with torch.inference_mode():
-        segments = [
-            Segment(cache=KVCache(model.config.text), start=0, stop=7),
-            Segment(cache=KVCache(model.config.text), start=7, stop=27),
-        ]
-        both = model.lm_head(model.states(model.embed(torch.cat((first, second))), segments))
-        torch.testing.assert_close(both[:7], model(first), atol=1e-5, rtol=0)
-        torch.testing.assert_close(both[7:], model(second), atol=1e-5, rtol=0)
 
 
 def test_no_token_sees_a_later_one() -> None:

@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from s1batch.config import answer_fields
 from s1batch.engine.base import Engine
-from s1batch.engine.reference.cache import Segment
+from s1batch.engine.reference.cache import Memory
 from s1batch.engine.reference.chat import ChatFormat
 from s1batch.engine.reference.checkpoint import initialise, save_checkpoint
 from s1batch.engine.reference.engine import ReferenceEngine
@@ -221,11 +220,11 @@ def test_the_job_file_block_the_identity_and_token_counts_need_no_torch() -> Non
 class BreaksWhileDecoding(InternS1Pro):
     """A network with a programming error that shows only in a decoding step."""
 
-    def states(self, embedded_TH: Tensor, segments: Sequence[Segment]) -> Tensor:
+    def states(self, embedded_TH: Tensor, memory: Memory, routed: list[Tensor] | None = None) -> Tensor:
         """Fail on the shape of a decoding step."""
         if embedded_TH.shape[0] == BLOCK:
             raise ZeroDivisionError("broken")
-        return super().states(embedded_TH, segments)
+        return super().states(embedded_TH, memory, routed)
 
 
 async def test_a_broken_engine_says_so_to_everybody_and_leaves_nobody_waiting(
