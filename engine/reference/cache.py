@@ -48,6 +48,7 @@ class OneSequence(ABC):
 
     def __init__(self) -> None:
         self.length = 0
+        self._mask: Tensor | None = None
 
     @abstractmethod
     def held(self, layer: int, stop: int, like_NTD: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,11 +64,14 @@ class OneSequence(ABC):
         keys, values = self.held(layer, stop, keys_NTD)
         keys[:, self.length : stop] = keys_NTD
         values[:, self.length : stop] = values_NTD
-        return causal_attention(queries_NRTD, keys[:, :stop], values[:, :stop])
+        if self._mask is None and 1 < stop - self.length < stop:
+            self._mask = _causal_mask(self.length, stop, queries_NRTD)
+        return causal_attention(queries_NRTD, keys[:, :stop], values[:, :stop], self._mask)
 
     def commit(self, tokens: int) -> None:
         """Count tokens that all layers hold."""
         self.length += tokens
+        self._mask = None
 
 
 class KVCache(OneSequence):
@@ -98,19 +102,29 @@ class KVCache(OneSequence):
         return keys, values
 
 
-def causal_attention(queries_NRTD: Tensor, keys_NSD: Tensor, values_NSD: Tensor) -> Tensor:
-    """Return causal attention as (T, N, R, D); the T queries are the last of the S keys."""
+def causal_attention(
+    queries_NRTD: Tensor, keys_NSD: Tensor, values_NSD: Tensor, mask_TS: Tensor | None = None
+) -> Tensor:
+    """Return causal attention as (T, N, R, D); the T queries are the last of the S keys.
+
+    Args:
+        queries_NRTD: Queries.
+        keys_NSD: Keys.
+        values_NSD: Values.
+        mask_TS: Zero where a query may look and minus infinity elsewhere; needed when 1 < T < S.
+    """
     shared, tokens = queries_NRTD.shape[1:3]
-    seen = keys_NSD.shape[1]
-    mask = None
-    if 1 < tokens < seen:
-        order = torch.arange(seen, device=keys_NSD.device)
-        mask = order <= order[seen - tokens :, None]
     mixed_NRTD = functional.scaled_dot_product_attention(
         queries_NRTD,
         keys_NSD[:, None].expand(-1, shared, -1, -1),
         values_NSD[:, None].expand(-1, shared, -1, -1),
-        attn_mask=mask,
-        is_causal=1 < tokens == seen,
+        attn_mask=mask_TS,
+        is_causal=1 < tokens == keys_NSD.shape[1],
     )
     return mixed_NRTD.permute(2, 0, 1, 3)
+
+
+def _causal_mask(begin: int, stop: int, like: Tensor) -> Tensor:
+    order = torch.arange(stop, device=like.device)
+    hidden = order > order[begin:, None]
+    return torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill_(hidden, -torch.inf)

@@ -25,13 +25,10 @@ from s1batch.engine.reference.guided import Grammars
 from s1batch.engine.reference.kv_pool import KVPool
 from s1batch.engine.reference.model import InternS1Pro
 from s1batch.engine.reference.sampler import Sampler
-from s1batch.engine.reference.spec import model_rules
+from s1batch.engine.reference.spec import KV_MB, model_rules
 from s1batch.engine.rules import Rules
 from s1batch.errors import EngineError, EngineUnavailable
 from s1batch.records import ModelIdentity, Reason, Refusal, Request, Response, TokenLogprob
-
-KV_MB = 1024
-"""Most memory for keys and values, unless something else is said: 512 nano sequences of 1,024 tokens."""
 
 
 class ReferenceEngine:

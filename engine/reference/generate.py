@@ -151,7 +151,7 @@ class Generator:
     """Runs the model for generations.
 
     Args:
-        model: The network.
+        model: The network; its weights are laid out for generation.
         pool: Threads that share the work; None does it on the caller's.
 
     Attributes:
@@ -160,6 +160,7 @@ class Generator:
     """
 
     def __init__(self, model: InternS1Pro, pool: ThreadPoolExecutor | None = None) -> None:
+        model.lay_out()
         self.model = model
         self.use = ExpertUse(model.config.text)
         self.pool = pool

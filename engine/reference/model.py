@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from s1batch.engine.reference.cache import KVCache, Memory
 from s1batch.engine.reference.config import ModelConfig
-from s1batch.engine.reference.decoder import Decoder
+from s1batch.engine.reference.decoder import Decoder, Experts
+from s1batch.engine.reference.fope import Fope
+from s1batch.engine.reference.router import GroupedRouter
 from s1batch.engine.reference.time_series import SeriesEncoder
 from s1batch.engine.reference.vision import VisionTower
 from s1batch.errors import EngineError
@@ -37,6 +39,20 @@ class InternS1Pro(nn.Module):
         self.config = config
         self.model = Trunk(config)
         self.lm_head = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
+
+    def lay_out(self) -> None:
+        """Store the experts' weights as generation reads them; see `decoder.Experts.lay_out`."""
+        for module in self.modules():
+            if isinstance(module, Experts):
+                module.lay_out()
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Change the number type of weights and activations; router gates and position tables stay float32, as in the
+        public model, and so do norms inside, softmax over experts, and the sum over them."""
+        self.to(dtype)
+        for module in self.modules():
+            if isinstance(module, (GroupedRouter, Fope)):
+                module.float()
 
     def embed(self, ids_T: Tensor, series: Sequence[Tensor] = (), images: Sequence[Tensor] = ()) -> Tensor:
         """Return the embeddings (T, H) of a prompt, with those of its media where its ids are their placeholders.
