@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from s1batch.errors import UsageError
-from s1batch.records import FinishReason, Response
+from s1batch.records import FinishReason, Response, TokenLogprob
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,6 +33,7 @@ _OPTIONAL = (
     "seconds",
     "engine",
     "model",
+    "logprobs",
 )
 _LARGEST_GROUP = 1 << 24
 _COUNTS = ("prompt_tokens", "cached_tokens", "output_tokens")
@@ -42,8 +43,8 @@ class StoredAnswers:
     """Responses by fingerprint, from Parquet or JSON lines; the first answer to a fingerprint counts.
 
     A Parquet file needs the columns `fingerprint` and `text`, a JSON line the keys; `reasoning`, `finish_reason`,
-    `prompt_tokens`, `cached_tokens`, `output_tokens`, `seconds`, `engine` and `model` are taken where they are
-    present. Rows whose `outcome` says that there was no answer are left out.
+    `prompt_tokens`, `cached_tokens`, `output_tokens`, `seconds`, `engine`, `model` and `logprobs` are taken where they
+    are present. Rows whose `outcome` says that there was no answer are left out.
 
     Args:
         path: A results directory, a folder with such files, or one file (`.parquet`, `.jsonl`).
@@ -218,5 +219,15 @@ def _response(row: Mapping[str, Any]) -> Response:
         attempts=0,
         engine=str(row.get("engine") or ""),
         model=str(row.get("model") or ""),
+        logprobs=_logprobs(row.get("logprobs")),
         **counts,
     )
+
+
+def _logprobs(found: object) -> tuple[TokenLogprob, ...] | None:
+    if not isinstance(found, list):
+        return None
+    try:
+        return tuple(map(TokenLogprob.from_plain, found))
+    except (KeyError, TypeError):
+        return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from s1batch.records import Outcome, Response, Row
+from s1batch.records import Outcome, Response, Row, TokenLogprob
 from s1batch.results.store import ResultsStore
 
 ANSWERED: frozenset[Outcome] = frozenset({"ok", "unparsed", "length"})
@@ -49,5 +49,6 @@ def _response(row: Row) -> Response:
         finish_reason=row.finish_reason or "stop",
         engine=row.engine,
         model=row.model,
+        logprobs=None if row.logprobs is None else tuple(map(TokenLogprob.from_plain, row.logprobs)),
         attempts=0,
     )

@@ -52,6 +52,7 @@ def answered_row(
         engine=response.engine,
         model=response.model,
         fingerprint=response.fingerprint,
+        logprobs=None if response.logprobs is None else [each.plain() for each in response.logprobs],
         **facts,
         lineage=record.lineage,
         answer=answer.fields,

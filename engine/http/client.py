@@ -247,6 +247,7 @@ class HttpEngine:
             attempts=attempts,
             engine=self.name,
             model=answered.model or self.resolved.model,
+            logprobs=answered.logprobs,
         )
 
     def _count(self, failure: Failure) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from s1batch.engine.http.retry import Failure, parse_retry_after
-from s1batch.records import FinishReason, Reason
+from s1batch.records import FinishReason, Reason, TokenLogprob
 
 LARGEST_BODY_BYTES = 64 * 2**20
 """A response larger than this is not read: no answer of text is."""
@@ -76,6 +76,7 @@ class Answered:
     cached_tokens: int | None
     output_tokens: int | None
     model: str
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 def parse_response(
@@ -165,7 +166,28 @@ def _answer(data: dict[str, Any], thinking: bool) -> Answered | Failure:
         cached_tokens=_count(details.get("cached_tokens")) if isinstance(details, dict) else None,
         output_tokens=_count(usage.get("completion_tokens")),
         model=model if isinstance(model, str) else "",
+        logprobs=_logprobs(choices[0].get("logprobs")),
     )
+
+
+def _logprobs(found: object) -> tuple[TokenLogprob, ...] | None:
+    """Return the probabilities of the tokens; None where there are none, or none that can be read."""
+    tokens = found.get("content") if isinstance(found, dict) else None
+    if not isinstance(tokens, list):
+        return None
+    told = []
+    for each in tokens:
+        if (own := _token(each)) is None:
+            return None
+        top = each.get("top_logprobs")
+        pairs = [_token(other) for other in top] if isinstance(top, list) else []
+        told.append(TokenLogprob(*own, tuple(pair for pair in pairs if pair is not None)))
+    return tuple(told)
+
+
+def _token(found: object) -> tuple[str, float] | None:
+    token, logprob = (found.get("token"), found.get("logprob")) if isinstance(found, dict) else (None, None)
+    return (token, float(logprob)) if isinstance(token, str) and isinstance(logprob, (int, float)) else None
 
 
 def _content(message: dict[str, Any]) -> str | Failure:

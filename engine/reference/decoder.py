@@ -1,8 +1,8 @@
 """The decoder: pre-norm layers of grouped-query attention with FoPE, and a mixture of experts without a shared one.
 
 A forward pass takes a flat list of tokens, (T, H): those of one sequence, or one of each of several. Everything but
-attention works on tokens one by one, and attention goes through a `Memory`. Parameter names are the public checkpoint's,
-except that the experts of a layer are stacked (`checkpoint` splits and joins them).
+attention works on tokens one by one, and attention goes through a `Memory`. Parameter names are the public
+checkpoint's, except that the experts of a layer are stacked (`checkpoint` splits and joins them).
 
 Suffixes: T tokens, H hidden, N key/value heads, R query heads per key/value head, D head size, E experts, M width of
 an expert.
@@ -18,7 +18,6 @@ from s1batch.engine.reference.cache import Memory
 from s1batch.engine.reference.config import TextConfig
 from s1batch.engine.reference.fope import Fope, rotate
 from s1batch.engine.reference.router import GroupedRouter
-
 
 FEW = 4
 """Up to so many experts for each one that a token chooses, a decoding step computes all of them at once."""
@@ -178,10 +177,7 @@ class MixtureOfExperts(nn.Module):
         experts = self.experts
         if experts.joint_EHM is None:
             return experts(hidden_TH, weights_Tk, ids_Tk)  # type: ignore[no-any-return]
-        if several:
-            mix = experts.of_all if self._few else experts.of_met
-        else:
-            mix = experts.of_chosen
+        mix = (experts.of_all if self._few else experts.of_met) if several else experts.of_chosen
         return mix(experts.joint_EHM, hidden_TH, weights_Tk, ids_Tk)
 
 

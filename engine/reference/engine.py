@@ -1,7 +1,7 @@
 """`ReferenceEngine`: the reference model behind the `Engine` seam.
 
-Requests wait in a queue; one thread takes them into a batch (`batching`), which they join and leave token by token. What
-goes wrong with one request becomes that request's response.
+Requests wait in a queue; one thread takes them into a batch (`batching`), which they join and leave token by token.
+What goes wrong with one request becomes that request's response.
 """
 
 from __future__ import annotations

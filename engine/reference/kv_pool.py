@@ -217,8 +217,8 @@ class _Arena:
         last = self.rows.pop()
         if last is not row:
             for keys, values in self.layers:
-                keys[row.index, :, : last.length] = keys[last.index, :, : last.length]
-                values[row.index, :, : last.length] = values[last.index, :, : last.length]
+                keys[row.index] = keys[last.index]
+                values[row.index] = values[last.index]
             self.rows[row.index] = last
             last.index = row.index
         if not self.rows:

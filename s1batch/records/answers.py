@@ -24,6 +24,17 @@ class TokenLogprob:
     logprob: float
     top: tuple[tuple[str, float], ...] = ()
 
+    def plain(self) -> dict[str, Any]:
+        """Return the fields as they stand in a row."""
+        top = [{"token": token, "logprob": logprob} for token, logprob in self.top]
+        return {"token": self.token, "logprob": self.logprob, "top": top}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> TokenLogprob:
+        """Return what `plain()` gave, read back."""
+        top = tuple((each["token"], each["logprob"]) for each in plain["top"] or ())
+        return cls(plain["token"], plain["logprob"], top)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:

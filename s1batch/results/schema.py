@@ -58,6 +58,20 @@ REQUEST: tuple[Column, ...] = _columns(
         pa.list_(pa.int64()),
         "channels (from 0, over all series) sent standardised because a z-score in float32 would have damaged them",
     ),
+    (
+        "logprobs",
+        pa.list_(
+            pa.struct(
+                [
+                    ("token", pa.string()),
+                    ("logprob", pa.float64()),
+                    ("top", pa.list_(pa.struct([("token", pa.string()), ("logprob", pa.float64())]))),
+                ]
+            )
+        ),
+        "generated tokens with the natural logarithms of their probabilities, and the most probable ones in their "
+        "place; null unless job.sampling.logprobs asks for them",
+    ),
 )
 
 _ATTRIBUTES = {"start": "start_ns", "end": "stop_ns"}

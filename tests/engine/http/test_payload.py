@@ -169,3 +169,11 @@ def test_any_array_survives_the_npy_encoding(steps: int, channels: int, transpos
     assert back.dtype == np.float32
     assert encode_series(values) == encode_series(np.ascontiguousarray(values))
     assert SeriesPart(values, 1.0).shape.steps == steps
+
+
+@pytest.mark.parametrize("dialect", list(GREEDY))
+def test_probabilities_are_asked_for_only_where_the_job_does(dialect: Dialect) -> None:
+    assert not {"logprobs", "top_logprobs"} & encoded(ask(), dialect).keys()
+    body = encoded(ask(logprobs=3), dialect)
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 3)
+    assert encoded(ask(logprobs=0), dialect)["top_logprobs"] == (1 if dialect == "lmdeploy" else 0)
