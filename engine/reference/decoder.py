@@ -140,7 +140,8 @@ class Experts(nn.Module):
         for expert, count in enumerate(torch.bincount(ids_Tk.flatten()).tolist()):
             if count:
                 here = rows[first : first + count]
-                found = self._one(joint_EHM, expert, hidden_TH[here], shares[first : first + count])
+                its_TH = torch.index_select(hidden_TH, 0, here)
+                found = self._one(joint_EHM, expert, its_TH, shares[first : first + count])
                 mixed_TH.index_add_(0, here, found)
                 first += count
         return mixed_TH.to(hidden_TH.dtype)

@@ -69,7 +69,7 @@ def mixed(temperature: float) -> list[Request]:
     return [
         ask(
             "Why? " * (1 + 37 * number % 90),
-            series=((), (900,), (49,), (300, 150))[number % 4] if number < 8 else (),
+            series=((), (300,), (49,), (150, 60))[number % 4] if number < 8 else (),
             max_tokens=(16, 5, 24, 1)[number % 4],
             temperature=temperature,
             seed=number,

@@ -45,7 +45,7 @@ COUNTED = [
 COUNTED += [
     (steps, float(rate_hz))
     for rate_hz in (*range(1650, 3700, 37), *range(7, 700, 41), 1663.75, 1663.76, 3673.5, 3674, 8000, 44_100)
-    for steps in (321, 322, 640, 6000, 40_000, 123_457)
+    for steps in (321, 640, 6000, 40_000)
 ]
 
 ENCODED = [
