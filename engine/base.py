@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Protocol
+from collections.abc import Hashable, Sequence
+from typing import Protocol, runtime_checkable
 
 from s1batch.records import ModelIdentity, Refusal, Request, Response
 
@@ -46,3 +46,15 @@ class Engine(Protocol):
 
     async def aclose(self) -> None:
         """Release everything; no answers after this."""
+
+
+@runtime_checkable
+class CountsExperts(Protocol):
+    """An engine that knows how many tokens each expert worked on."""
+
+    @property
+    def expert_groups(self) -> int:
+        """Groups of equal size that the experts of a layer are divided into."""
+
+    def expert_tokens(self) -> Sequence[Sequence[int]]:
+        """Return tokens since the engine was opened, by layer and expert."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from s1batch.errors import UsageError
-from s1batch.records import FinishReason, Response, turns_from_text
+from s1batch.records import FinishReason, Response, TokenLogprob, turns_from_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,6 +34,7 @@ _OPTIONAL = (
     "seconds",
     "engine",
     "model",
+    "logprobs",
 )
 _LARGEST_GROUP = 1 << 24
 _COUNTS = ("prompt_tokens", "cached_tokens", "output_tokens")
@@ -43,9 +44,9 @@ class StoredAnswers:
     """Responses by fingerprint, from Parquet or JSON lines; the first answer to a fingerprint counts.
 
     A Parquet file needs the columns `fingerprint` and `text`, a JSON line the keys; `reasoning`, `finish_reason`,
-    `prompt_tokens`, `cached_tokens`, `output_tokens`, `seconds`, `engine` and `model` are taken where they are
-    present. Rows whose `outcome` says that there was no answer are left out, but for the `turns` before it, in which
-    tools were called: each of these is an answer of its own.
+    `prompt_tokens`, `cached_tokens`, `output_tokens`, `seconds`, `engine`, `model` and `logprobs` are taken where they
+    are present. Rows whose `outcome` says that there was no answer are left out, but for the `turns` before it, in
+    which tools were called: each of these is an answer of its own.
 
     Args:
         path: A results directory, a folder with such files, or one file (`.parquet`, `.jsonl`).
@@ -243,5 +244,15 @@ def _response(row: Mapping[str, Any]) -> Response:
         attempts=0,
         engine=str(row.get("engine") or ""),
         model=str(row.get("model") or ""),
+        logprobs=_logprobs(row.get("logprobs")),
         **counts,
     )
+
+
+def _logprobs(found: object) -> tuple[TokenLogprob, ...] | None:
+    if not isinstance(found, list):
+        return None
+    try:
+        return tuple(map(TokenLogprob.from_plain, found))
+    except (KeyError, TypeError):
+        return None

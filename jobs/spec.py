@@ -37,6 +37,13 @@ class SamplingSpec(Config):
     thinking: bool = Field(
         False, description="reason before the answer; decoding is then not guided, and max_tokens must hold both"
     )
+    logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=20,
+        description="adds the column logprobs: each generated token's probability, and so many of the most probable "
+        "tokens in its place",
+    )
 
     def resolve(self) -> Sampling:
         """Return the sampling with the preset's values filled in."""
@@ -44,7 +51,11 @@ class SamplingSpec(Config):
         given = {name: getattr(self, name) for name in _RECOMMENDED if getattr(self, name) is not None}
         chosen: dict[str, Any] = {**preset, **given}
         return Sampling(
-            max_tokens=self.max_tokens, repetition_penalty=self.repetition_penalty, thinking=self.thinking, **chosen
+            max_tokens=self.max_tokens,
+            repetition_penalty=self.repetition_penalty,
+            thinking=self.thinking,
+            logprobs=self.logprobs,
+            **chosen,
         )
 
 

@@ -169,7 +169,7 @@ def _reference_facts(spec: ReferenceEngineSpec, loaded: LoadedJob) -> EngineFact
     folder = model_folder(spec.model, loaded.base_dir)
     return EngineFacts(
         name=f"reference {__version__}",
-        model=read_identity(folder, spec.weights_seed),
+        model=read_identity(folder, spec.weights_seed, spec.dtype),
         rules=model_rules(ModelConfig.read(folder)),
         resolved=spec,
         told=f"engine: the embedded reference model {spec.model!r}, on this machine's CPU",

@@ -20,6 +20,7 @@ from s1batch.planning import check_shared_endpoints, extend_plan, unplanned_file
 from s1batch.progress import ProgressWatch
 from s1batch.readers.base import Reader
 from s1batch.records import Outcome
+from s1batch.results.experts import add_up_expert_use
 from s1batch.results.layout import Layout
 from s1batch.results.lease import Lease
 from s1batch.results.merged import merge_rows
@@ -268,6 +269,7 @@ def _carry_out(
     samples = Layout(path).metrics / "throughput.jsonl"
     with ProgressWatch(subset.chunks, before, samples, say, terminal=terminal) as watch:
         run_parts(choice, setup, tasks, workers=workers, watch=watch, stop=stop, say=say)
+    add_up_expert_use(Layout(path))
 
 
 def _merge(job: Job, store: ResultsStore, plan: PlanStore) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from s1batch.records import Outcome, Response, Row, turns_from_text
+from s1batch.records import Outcome, Response, Row, TokenLogprob, turns_from_text
 from s1batch.results.store import ResultsStore
 
 ANSWERED: frozenset[Outcome] = frozenset({"ok", "unparsed", "length"})
@@ -61,5 +61,6 @@ def _response(row: Row) -> Response:
         finish_reason=row.finish_reason or "stop",
         engine=row.engine,
         model=row.model,
+        logprobs=None if row.logprobs is None else tuple(map(TokenLogprob.from_plain, row.logprobs)),
         attempts=0,
     )

@@ -61,6 +61,7 @@ def answered_row(
         engine=response.engine,
         model=response.model,
         fingerprint=response.fingerprint,
+        logprobs=None if response.logprobs is None else [each.plain() for each in response.logprobs],
         **facts,
         turns=turns_to_text(turns),
         lineage=record.lineage,

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from s1batch.assembly import EngineFacts, make_job, make_reader, make_settings, open_engine, requests_in_flight
+from s1batch.engine.base import CountsExperts
 from s1batch.engine.feeder import Feeder, FeederStats
 from s1batch.errors import Interrupted, LockedError
 from s1batch.handover import ByteBudget
@@ -23,6 +24,8 @@ from s1batch.part_gate import READING_PARTS, PartGate
 from s1batch.part_runner import Crew, PartSummary, run_part
 from s1batch.plan_store import PlanStore
 from s1batch.records import Outcome, PlanEntry
+from s1batch.results.experts import write_expert_use
+from s1batch.results.layout import Layout
 from s1batch.results.part_writer import PartWriter
 from s1batch.results.schema import RowSchema
 from s1batch.results.store import ResultsStore
@@ -206,6 +209,9 @@ class Session:
         if self._draining is not None:
             await asyncio.wrap_future(self._draining)
         await crew.engine.aclose()
+        if isinstance(crew.engine, CountsExperts):
+            use, groups = crew.engine.expert_tokens(), crew.engine.expert_groups
+            await asyncio.to_thread(write_expert_use, Layout(self._setup.results), use, groups)
 
     def stats(self) -> SessionStats | None:
         """Return the counters; None before the engine is open."""

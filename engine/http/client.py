@@ -253,6 +253,7 @@ class HttpEngine:
             engine=self.name,
             model=answered.model or self.resolved.model,
             tool_calls=answered.tool_calls,
+            logprobs=answered.logprobs,
         )
 
     def _count(self, failure: Failure) -> None:

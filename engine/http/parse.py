@@ -11,7 +11,7 @@ import orjson
 
 from s1batch.engine.http.retry import Failure, parse_retry_after
 from s1batch.engine.tool_text import arguments_text, take_calls
-from s1batch.records import FinishReason, Reason, ToolCall
+from s1batch.records import FinishReason, Reason, TokenLogprob, ToolCall
 
 LARGEST_BODY_BYTES = 64 * 2**20
 """A response larger than this is not read: no answer of text is."""
@@ -78,6 +78,7 @@ class Answered:
     output_tokens: int | None
     model: str
     tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 def parse_response(
@@ -175,6 +176,7 @@ def _answer(data: dict[str, Any], thinking: bool, may_call: bool) -> Answered | 
         output_tokens=_count(usage.get("completion_tokens")),
         model=model if isinstance(model, str) else "",
         tool_calls=calls,
+        logprobs=_logprobs(choices[0].get("logprobs")),
     )
 
 
@@ -194,6 +196,26 @@ def _calls(message: dict[str, Any]) -> tuple[ToolCall, ...] | Failure:
             return _bad(f"the arguments of a call of {name[:64]} are nested too deeply")
         calls.append(ToolCall(name=name, arguments=text))
     return tuple(calls)
+
+
+def _logprobs(found: object) -> tuple[TokenLogprob, ...] | None:
+    """Return the probabilities of the tokens; None where there are none, or none that can be read."""
+    tokens = found.get("content") if isinstance(found, dict) else None
+    if not isinstance(tokens, list):
+        return None
+    told = []
+    for each in tokens:
+        if (own := _token(each)) is None:
+            return None
+        top = each.get("top_logprobs")
+        pairs = [_token(other) for other in top] if isinstance(top, list) else []
+        told.append(TokenLogprob(*own, tuple(pair for pair in pairs if pair is not None)))
+    return tuple(told)
+
+
+def _token(found: object) -> tuple[str, float] | None:
+    token, logprob = (found.get("token"), found.get("logprob")) if isinstance(found, dict) else (None, None)
+    return (token, float(logprob)) if isinstance(token, str) and isinstance(logprob, (int, float)) else None
 
 
 def _content(message: dict[str, Any]) -> str | Failure:

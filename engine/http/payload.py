@@ -197,6 +197,10 @@ def _sampling(request: Request, dialect: Dialect) -> dict[str, Any]:
         "top_p": sampling.top_p,
         "seed": (request.seed + request.sample_index) % 2**31,
     }
+    if sampling.logprobs is not None:
+        # LMDeploy takes 0 for "no probabilities at all".
+        least = 1 if dialect == "lmdeploy" else 0
+        fields |= {"logprobs": True, "top_logprobs": max(sampling.logprobs, least)}
     if dialect in _SAMPLING_DIALECTS:
         fields |= _known_extras(sampling, dialect)
     else:

@@ -104,6 +104,10 @@ class ChatFormat:
         """Return the tokens of a text, special ones included where they stand in it."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def token_text(self, token: int) -> str:
+        """Return a token as text, special ones too; a part of a character becomes a replacement character."""
+        return str(self._tokenizer.decode([token], skip_special_tokens=False))
+
     def prompt(self, messages: Sequence[Message], *, thinking: bool, tools: Sequence[Tool] = ()) -> Prompt:
         """Render and tokenise a conversation up to where the model takes over.
 

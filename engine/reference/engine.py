@@ -1,7 +1,7 @@
 """`ReferenceEngine`: the reference model behind the `Engine` seam.
 
-Requests wait in a queue; one thread takes up to `max_batch` of them, prefills each, and lets their answers grow
-together until all have ended. What goes wrong with one request becomes that request's response.
+Requests wait in a queue; one thread takes them into a batch (`batching`), which they join and leave token by token.
+What goes wrong with one request becomes that request's response.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -19,20 +19,18 @@ import torch
 
 from s1batch import __version__
 from s1batch.engine.images import image_refusal
-from s1batch.engine.reference.cache import KVCache
+from s1batch.engine.reference.batching import Abandoned, Batch
 from s1batch.engine.reference.chat import ChatFormat, Prompt
 from s1batch.engine.reference.generate import Generation, Generator
 from s1batch.engine.reference.guided import Grammars
+from s1batch.engine.reference.kv_pool import KVPool
 from s1batch.engine.reference.model import InternS1Pro
 from s1batch.engine.reference.sampler import Sampler
-from s1batch.engine.reference.spec import model_rules
+from s1batch.engine.reference.spec import KV_MB, model_rules
 from s1batch.engine.rules import Rules
 from s1batch.engine.tool_text import take_calls
 from s1batch.errors import EngineError, EngineUnavailable
-from s1batch.records import ModelIdentity, Reason, Refusal, Request, Response, ToolCall
-
-GATHER_S = 0.005
-"""How long the first request of a batch waits for company."""
+from s1batch.records import ModelIdentity, Reason, Refusal, Request, Response, TokenLogprob, ToolCall
 
 
 class ReferenceEngine:
@@ -43,8 +41,9 @@ class ReferenceEngine:
         chat: Its tokenizer and chat template.
         identity: Which weights these are.
         max_batch: Most answers that grow together.
-        threads: Threads that encode series; None means as many as torch would use. The engine's thread sets torch's own
-            threads to one, see `generate`.
+        threads: Threads that share the work; None means as many as torch would use. Each sets torch's own threads to
+            one, see `generate`.
+        kv_mb: Most memory for keys and values, in MB of 2**20 bytes.
 
     Attributes:
         rules: What it takes; the planner refuses by the same ones.
@@ -59,6 +58,7 @@ class ReferenceEngine:
         identity: ModelIdentity,
         max_batch: int = 16,
         threads: int | None = None,
+        kv_mb: int = KV_MB,
     ) -> None:
         text = model.config.text
         self.rules: Rules = model_rules(model.config)
@@ -67,6 +67,9 @@ class ReferenceEngine:
         self._identity = identity
         self._grammars = Grammars(chat, text.vocab_size)
         self._network = model
+        self._generator = Generator(model)
+        self._pool = KVPool(text, kv_mb << 20, model.lm_head.weight.dtype)
+        self._kv_mb = kv_mb
         self._max_batch = max_batch
         self._threads = threads or torch.get_num_threads()
         self._tickets: queue.SimpleQueue[_Ticket | None] = queue.SimpleQueue()
@@ -84,6 +87,15 @@ class ReferenceEngine:
     def model(self) -> ModelIdentity:
         """The weights that answer."""
         return self._identity
+
+    @property
+    def expert_groups(self) -> int:
+        """Groups that the experts of a layer are divided into."""
+        return self._text.router_n_groups
+
+    def expert_tokens(self) -> list[list[int]]:
+        """Return how many tokens each expert worked on since the engine was opened, by layer and expert."""
+        return self._generator.use.counts()
 
     def count_tokens(self, text: str) -> int:
         """Return how many tokens a text becomes, exactly."""
@@ -111,7 +123,7 @@ class ReferenceEngine:
         Raises:
             EngineUnavailable: The engine is closed, or its thread died.
         """
-        ticket = _Ticket(request, asyncio.get_running_loop())
+        ticket = _Ticket(self, request, asyncio.get_running_loop())
         with self._lock:  # a ticket is either refused here, or seen by the thread before it ends
             if self._ended or self.closing:
                 raise _gone(self._ended or "closed")
@@ -136,16 +148,17 @@ class ReferenceEngine:
     # ------------------------------------------------------------------------------------ on the engine's thread
 
     def _work(self) -> None:
-        held: list[_Ticket] = []
+        held: set[_Ticket] = set()
         ending = "closed"
         try:
             torch.set_num_threads(1)
-            with ThreadPoolExecutor(self._threads, "reference-series", torch.set_num_threads, (1,)) as pool:
-                generator = Generator(self._network, pool if self._threads > 1 else None)
+            with ThreadPoolExecutor(self._threads, "reference-work", torch.set_num_threads, (1,)) as threads:
+                if self._threads > 1:
+                    self._generator.pool = threads
+                batch = Batch(self._generator, self._pool, most=self._max_batch, prefills=self._threads)
                 while not self.closing:
-                    held.clear()
-                    self._gather(held)
-                    self._run(generator, held)
+                    self._take_in(batch, held)
+                    batch.turn()
         except BaseException as error:
             ending = f"its thread died of {error!r}"
             raise
@@ -154,50 +167,19 @@ class ReferenceEngine:
                 self._ended = ending
                 while not self._tickets.empty():
                     if (ticket := self._tickets.get()) is not None:
-                        held.append(ticket)
-            for ticket in held:
+                        held.add(ticket)
+            for ticket in list(held):
                 ticket.settle(_gone(ending))
 
-    def _gather(self, held: list[_Ticket]) -> None:
-        """Wait for a request, and a little longer for others; None among them means that the engine closes."""
-        ticket = self._tickets.get()
-        until = time.monotonic() + GATHER_S
-        while ticket is not None:
-            held.append(ticket)
-            if len(held) == self._max_batch:
-                return
-            try:
-                ticket = self._tickets.get(timeout=max(until - time.monotonic(), 0.0))
-            except queue.Empty:
-                return
-
-    def _run(self, generator: Generator, held: Sequence[_Ticket]) -> None:
-        started = [(ticket, self._begin(generator, ticket)) for ticket in held]
-        live = [(ticket, generation) for ticket, generation in started if generation is not None]
-        while live and not self.closing:
-            for ticket, generation in live:
-                if generation.finish_reason is not None:
-                    ticket.settle(self._response(ticket, generation))
-            live = [pair for pair in live if pair[1].finish_reason is None and not pair[0].abandoned]
-            generator.step([generation for _, generation in live])
-
-    def _begin(self, generator: Generator, ticket: _Ticket) -> Generation | None:
-        """Return the answer after its first token; None when there is none to go on with."""
-        try:
-            ticket.check(self)
-            generation = self._generation(ticket.request)
-            request = ticket.request
-            generator.prefill(generation, request.series, request.images, lambda: ticket.check(self))
-        except _Abandoned:
-            return None
-        except EngineError as error:
-            ticket.settle(self._failure(ticket, error.reason, error.detail))
-            return None
-        except (MemoryError, RuntimeError) as error:
-            # torch reports a failed allocation as a RuntimeError; either way only this prompt was being worked on.
-            ticket.settle(self._failure(ticket, "engine_error", f"the prompt could not be processed: {error}"))
-            return None
-        return generation
+    def _take_in(self, batch: Batch, held: set[_Ticket]) -> None:
+        """Take in the requests that came meanwhile; wait for one when there is nothing else to do."""
+        while batch.idle or not self._tickets.empty():
+            ticket = self._tickets.get()
+            if ticket is None:
+                return  # the engine closes
+            held.add(ticket)
+            ticket.ended = held.discard
+            batch.add(ticket)
 
     def _prepare(self, request: Request) -> Prompt:
         """Return the request's prompt, when it is one that may be asked."""
@@ -213,6 +195,13 @@ class ReferenceEngine:
                 f"{len(prompt.ids):,} tokens of prompt and up to {request.sampling.max_tokens:,} of answer do not fit "
                 f"the context of {context:,} tokens",
             )
+        needed = self._pool.row_bytes(len(prompt.ids) + request.sampling.max_tokens)
+        if needed > self._kv_mb << 20:
+            raise EngineError(
+                "context_too_long",
+                f"{len(prompt.ids):,} tokens of prompt and up to {request.sampling.max_tokens:,} of answer need "
+                f"{needed / 2**20:,.1f} MB of keys and values, and engine.kv_mb allows {self._kv_mb:,}",
+            )
         return prompt
 
     def _generation(self, request: Request) -> Generation:
@@ -221,7 +210,6 @@ class ReferenceEngine:
             prompt=prompt,
             sampler=Sampler(request, prompt.ids, self._chat.vocabulary),
             guide=self._grammars.of(request),
-            cache=KVCache(self._text),
             max_tokens=request.sampling.max_tokens,
             end_ids=self._chat.end_ids,
         )
@@ -246,6 +234,16 @@ class ReferenceEngine:
             seconds=time.monotonic() - ticket.started,
             engine=self.name,
             model=self._identity.name,
+            logprobs=self._logprobs(ticket.request, generation),
+        )
+
+    def _logprobs(self, request: Request, generation: Generation) -> tuple[TokenLogprob, ...] | None:
+        if request.sampling.logprobs is None:
+            return None
+        shown = self._chat.token_text
+        return tuple(
+            TokenLogprob(shown(each.token), each.logprob, tuple((shown(token), value) for token, value in each.top))
+            for each in generation.chosen
         )
 
     def _failure(self, ticket: _Ticket, reason: Reason, detail: str) -> Response:
@@ -260,31 +258,52 @@ class ReferenceEngine:
         )
 
 
-class _Abandoned(Exception):
-    """Nobody waits for this answer any more."""
-
-
 class _Ticket:
-    """One call of `answer`: its request, and the way back to the event loop that waits for it."""
+    """One call of `answer`: its request, and the way back to the event loop that waits for it; see `batching.Asked`."""
 
-    def __init__(self, request: Request, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, engine: ReferenceEngine, request: Request, loop: asyncio.AbstractEventLoop) -> None:
         self.request = request
         self.started = time.monotonic()
         self.abandoned = False
         self.future: asyncio.Future[Response] = loop.create_future()
+        self.ended: Callable[[_Ticket], None] | None = None
+        self._engine = engine
         self._loop = loop
+        self._generation: Generation | None = None
 
-    def check(self, engine: ReferenceEngine) -> None:
+    def check(self) -> None:
         """Raise when the answer is not wanted any more."""
-        if self.abandoned or engine.closing:
-            raise _Abandoned
+        if self.abandoned:
+            self._forget()
+        if self.abandoned or self._engine.closing:
+            raise Abandoned
+
+    def prepare(self) -> Generation:
+        """Return the request's generation."""
+        if self._generation is None:
+            self._generation = self._engine._generation(self.request)
+        return self._generation
+
+    def answered(self, generation: Generation) -> None:
+        """Give the answer."""
+        self.settle(self._engine._response(self, generation))
+
+    def failed(self, reason: Reason, detail: str) -> None:
+        """Say why there is none."""
+        self.settle(self._engine._failure(self, reason, detail))
 
     def settle(self, result: Response | EngineUnavailable) -> None:
         """Give the result to whoever waits, if anybody still does."""
+        self._forget()
         if self.abandoned:
             return
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits
             self._loop.call_soon_threadsafe(self._deliver, result)
+
+    def _forget(self) -> None:
+        if self.ended is not None:
+            self.ended(self)
+            self.ended = None
 
     def _deliver(self, result: Response | EngineUnavailable) -> None:
         if self.future.done():

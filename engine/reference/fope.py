@@ -38,7 +38,7 @@ class Fope(nn.Module):
 
     def forward(self, positions_T: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cosine and sine tables of the positions, each of shape (n_kv or 1, T, D), float32."""
-        angles_TK = positions_T.to(torch.float32)[:, None] * self.theta_K
+        angles_TK = positions_T.to(self.theta_K)[:, None] * self.theta_K
         return self._mix(angles_TK.cos(), self.cos_coef), self._mix(angles_TK.sin(), self.sin_coef)
 
     def _mix(self, waves_TK: Tensor, coefficients: Tensor) -> Tensor:

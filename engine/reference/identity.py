@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 from s1batch.canonical import digest
 from s1batch.engine.reference.config import ModelConfig
@@ -16,7 +17,8 @@ INITIALISATION = 1
 NANO = "nano"
 """Name of the model that comes with the package."""
 
-DTYPE = "float32"
+Dtype = Literal["float32", "bfloat16"]
+"""Number types that the engine computes in."""
 
 
 def model_folder(model: str, base_dir: Path) -> Path:
@@ -31,8 +33,10 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def read_identity(folder: Path, seed: int = 0) -> ModelIdentity:
+def read_identity(folder: Path, seed: int = 0, dtype: Dtype = "float32") -> ModelIdentity:
     """Return the identity of the weights: of the files where there are some, else of configuration and seed.
+
+    The number type belongs to it: rounding changes answers.
 
     The tokenizer and the chat template belong to it, for they change what the weights see.
 
@@ -44,7 +48,7 @@ def read_identity(folder: Path, seed: int = 0) -> ModelIdentity:
     weights = [_file_digest(path) for path in files] if files else [f"initialisation {INITIALISATION}", seed]
     around = [_file_digest(folder / name) for name in ("tokenizer.json", "chat_template.jinja")]
     revision = digest([config.to_document(), weights, around, _file_digest(folder / "generation_config.json")])
-    return ModelIdentity(name=folder.resolve().name, revision=revision, dtype=DTYPE)
+    return ModelIdentity(name=folder.resolve().name, revision=revision, dtype=dtype)
 
 
 def _file_digest(path: Path) -> str:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from s1batch.engine.reference.cache import KVCache, Segment
+from s1batch.engine.reference.cache import KVCache, Memory
 from s1batch.engine.reference.config import ModelConfig
-from s1batch.engine.reference.decoder import Decoder
+from s1batch.engine.reference.decoder import Decoder, Experts
+from s1batch.engine.reference.fope import Fope
+from s1batch.engine.reference.router import GroupedRouter
 from s1batch.engine.reference.time_series import SeriesEncoder
 from s1batch.engine.reference.vision import VisionTower
 from s1batch.errors import EngineError
@@ -38,6 +40,20 @@ class InternS1Pro(nn.Module):
         self.model = Trunk(config)
         self.lm_head = nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
 
+    def lay_out(self) -> None:
+        """Store the experts' weights as generation reads them; see `decoder.Experts.lay_out`."""
+        for module in self.modules():
+            if isinstance(module, Experts):
+                module.lay_out()
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Change the number type of weights and activations; router gates and position tables stay float32, as in the
+        public model, and so do norms inside, softmax over experts, and the sum over them."""
+        self.to(dtype)
+        for module in self.modules():
+            if isinstance(module, (GroupedRouter, Fope)):
+                module.float()
+
     def embed(self, ids_T: Tensor, series: Sequence[Tensor] = (), images: Sequence[Tensor] = ()) -> Tensor:
         """Return the embeddings (T, H) of a prompt, with those of its media where its ids are their placeholders.
 
@@ -63,15 +79,11 @@ class InternS1Pro(nn.Module):
                 embedded_TH = embedded_TH.masked_scatter(places_T[:, None], spliced)
         return embedded_TH
 
-    def states(self, embedded_TH: Tensor, segments: Sequence[Segment]) -> Tensor:
-        """Run the decoder over embedded tokens; each segment goes on where its cache ends. Returns (T, H)."""
-        positions_T = torch.zeros(embedded_TH.shape[0], dtype=torch.long, device=embedded_TH.device)
-        for segment in segments:
-            begin = segment.cache.length
-            positions_T[segment.start : segment.stop] = torch.arange(begin, begin + segment.stop - segment.start)
-        return self.model.language_model(embedded_TH, positions_T, segments)  # type: ignore[no-any-return]
+    def states(self, embedded_TH: Tensor, memory: Memory, routed: list[Tensor] | None = None) -> Tensor:
+        """Run the decoder over embedded tokens that follow what a memory holds; see `Decoder`. Returns (T, H)."""
+        return self.model.language_model(embedded_TH, memory, routed)  # type: ignore[no-any-return]
 
     def forward(self, ids_T: Tensor, series: Sequence[Tensor] = (), images: Sequence[Tensor] = ()) -> Tensor:
-        """Return the logits (T, V) of a whole prompt at once, without any cache kept."""
-        whole = Segment(cache=KVCache(self.config.text), start=0, stop=ids_T.shape[0])
-        return self.lm_head(self.states(self.embed(ids_T, series, images), [whole]))  # type: ignore[no-any-return]
+        """Return the logits (T, V) of a whole prompt at once, without anything kept."""
+        embedded_TH = self.embed(ids_T, series, images)
+        return self.lm_head(self.states(embedded_TH, KVCache(self.config.text)))  # type: ignore[no-any-return]

@@ -46,5 +46,5 @@ class GroupedRouter(nn.Module):
 
     def forward(self, hidden_TH: Tensor) -> tuple[Tensor, Tensor]:
         """Return weights (T, k) and expert ids (T, k)."""
-        logits_TE = hidden_TH @ self.weight.T
+        logits_TE = hidden_TH.to(self.weight.dtype) @ self.weight.T
         return route(logits_TE, self.groups, self.top_k, renormalise=self.renormalise)

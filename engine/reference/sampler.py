@@ -7,11 +7,27 @@ has a random generator of its own, so that its choices depend on its seed and no
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from s1batch.records import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """How probable a generated token was, by the model alone: before penalty, grammar, temperature and filters.
+
+    Attributes:
+        token: Its id.
+        logprob: Natural logarithm of its probability.
+        top: The most probable tokens in its place with their logarithms, best first.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
 
 
 class Sampler:
@@ -50,6 +66,21 @@ class Sampler:
         if sampling.repetition_penalty != 1.0:
             self._seen = torch.unique(torch.cat((self._seen, torch.tensor([token]))))
         return token
+
+    def told(self, logits_V: Tensor, token: int) -> Chosen | None:
+        """Return how probable a token was, when the request asks for that.
+
+        Args:
+            logits_V: The logits that it was chosen from.
+            token: The token.
+        """
+        wanted = self._sampling.logprobs
+        if wanted is None:
+            return None
+        logprobs_V = logits_V[: self._vocabulary].double().log_softmax(dim=-1)
+        values, ids = logprobs_V.sort(descending=True, stable=True)
+        top = tuple(zip(ids[:wanted].tolist(), values[:wanted].tolist(), strict=True))
+        return Chosen(token, float(logprobs_V[token]), top)
 
     def _draw(self, logits_V: Tensor) -> int:
         probabilities_V = filtered(

@@ -231,7 +231,7 @@ class SeriesEncoder(nn.Module):
         count = patches(steps, rate)
         if count < 2:
             raise EngineError("series_too_short", f"{steps} samples at {rate:g} Hz are too few for two patches")
-        scored_CT = torch.from_numpy(standardise(values_TC))
+        scored_CT = torch.from_numpy(standardise(values_TC)).to(self.projector.linear_1.weight.dtype)
         features = self.encoder_embed(scored_CT, stride(rate), count, check, spread)
         pairs = features[: features.shape[0] // 2 * 2].reshape(-1, 2 * PATCH_WIDTH)
         return self.projector(self.encoder(pairs, check))  # type: ignore[no-any-return]

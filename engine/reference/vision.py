@@ -43,7 +43,7 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, patches_PV: Tensor) -> Tensor:
         """Return (P, d)."""
-        return functional.linear(patches_PV, self.proj.weight.flatten(1), self.proj.bias)
+        return functional.linear(patches_PV.to(self.proj.weight.dtype), self.proj.weight.flatten(1), self.proj.bias)
 
 
 class VisionAttention(nn.Module):
@@ -153,13 +153,13 @@ class VisionTower(nn.Module):
 
     def _positions(self, image: ImagePatches, rows_P: Tensor, columns_P: Tensor) -> Tensor:
         """Interpolate the square table of learned positions at every patch, corners on corners; (P, d)."""
-        table = self.pos_embed.weight.view(self._side, self._side, -1)
+        table = self.pos_embed.weight.float().view(self._side, self._side, -1)
         above, row_share = self._between(image.rows, rows_P)
         left, column_share = self._between(image.columns, columns_P)
         below, right = (above + 1).clamp(max=self._side - 1), (left + 1).clamp(max=self._side - 1)
         upper = table[above, left] * (1 - column_share) + table[above, right] * column_share
         lower = table[below, left] * (1 - column_share) + table[below, right] * column_share
-        return upper * (1 - row_share) + lower * row_share
+        return (upper * (1 - row_share) + lower * row_share).to(self.pos_embed.weight.dtype)
 
     def _between(self, count: int, places_P: Tensor) -> tuple[Tensor, Tensor]:
         """Return the table's line before each patch, and how far (0 to 1, as a column) it lies towards the next."""
@@ -173,7 +173,8 @@ class VisionTower(nn.Module):
         speeds = 1.0 / ROTATION_BASE ** (torch.arange(0, half, 2, dtype=torch.float32) / half)
         angles = torch.cat((rows_P[:, None] * speeds, columns_P[:, None] * speeds), dim=1)
         angles_PD = torch.cat((angles, angles), dim=1)
-        return angles_PD.cos(), angles_PD.sin()
+        dtype = self.pos_embed.weight.dtype
+        return angles_PD.cos().to(dtype), angles_PD.sin().to(dtype)
 
 
 def _places(rows: int, columns: int) -> tuple[Tensor, Tensor]:

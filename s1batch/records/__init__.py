@@ -10,7 +10,7 @@ Times are int64 UTC nanoseconds since 1970, half-open. Shapes are named by suffi
 
 from __future__ import annotations
 
-from s1batch.records.answers import Answer, Response, Row
+from s1batch.records.answers import Answer, Response, Row, TokenLogprob
 from s1batch.records.data import Fields, Payload, Record, Series
 from s1batch.records.outcomes import OUTCOMES, REASONS, FinishReason, Outcome, Reason
 from s1batch.records.places import Address, Chunk, Slice
@@ -66,6 +66,7 @@ __all__ = [
     "turns_to_text",
     "turns_from_text",
     "Response",
+    "TokenLogprob",
     "Answer",
     "Row",
 ]

@@ -10,6 +10,33 @@ from s1batch.records.outcomes import FinishReason, Outcome, Reason
 from s1batch.records.tools import ToolCall
 
 
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How probable a generated token was.
+
+    Attributes:
+        token: Its text; a part of a character shows as a replacement character.
+        logprob: Natural logarithm of its probability, before penalties, grammar, temperature and filters where the
+            engine can tell.
+        top: The most probable tokens in its place, with their logarithms, best first.
+    """
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """Return the fields as they stand in a row."""
+        top = [{"token": token, "logprob": logprob} for token, logprob in self.top]
+        return {"token": self.token, "logprob": self.logprob, "top": top}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> TokenLogprob:
+        """Return what `plain()` gave, read back."""
+        top = tuple((each["token"], each["logprob"]) for each in plain["top"] or ())
+        return cls(plain["token"], plain["logprob"], top)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
     """What an engine answered.
@@ -26,6 +53,7 @@ class Response:
         attempts: How often it was asked.
         engine: Which engine, with its version.
         model: Which model, as the engine names it.
+        logprobs: Every generated token with its probability, where the request asks for that and the engine tells.
         error: Why there is no answer; then `text` is empty.
         detail: The error in the engine's words.
         tool_calls: Tools that the model wants to be run, without ids; `text` is what it said besides.
@@ -42,6 +70,7 @@ class Response:
     attempts: int = 1
     engine: str = ""
     model: str = ""
+    logprobs: tuple[TokenLogprob, ...] | None = None
     error: Reason | None = None
     detail: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
@@ -89,5 +118,6 @@ class Row:
     neutralised: int = 0
     conditioned: list[int] | None = None
     turns: str | None = None
+    logprobs: list[dict[str, Any]] | None = None
     lineage: Mapping[str, Any] = field(default_factory=dict)
     answer: Mapping[str, Any] = field(default_factory=dict)

@@ -108,6 +108,8 @@ class Sampling:
         min_p: Only tokens at least this fraction as probable as the best.
         repetition_penalty: 1 means none.
         thinking: Whether the model reasons before it answers.
+        logprobs: How many of the most probable tokens are told, with their probabilities, in the place of each
+            generated one; 0 tells of the generated ones only, None of nothing.
     """
 
     max_tokens: int = 512
@@ -117,6 +119,7 @@ class Sampling:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     thinking: bool = False
+    logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

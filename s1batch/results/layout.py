@@ -72,6 +72,16 @@ class Layout:
         """What `s1batch score` found last."""
         return self.metrics / "score.json"
 
+    @property
+    def experts(self) -> Path:
+        """How many tokens each expert worked on, in all sessions that ended."""
+        return self.metrics / "experts.parquet"
+
+    @property
+    def session_experts(self) -> Path:
+        """Folder with the same of each session."""
+        return self.metrics / "experts"
+
     def plan(self, generation: int = 0) -> Path:
         """The plan; generation 0 is the first one, every extension adds one."""
         return self.root / ("plan.parquet" if generation == 0 else f"plan-{generation:04d}.parquet")

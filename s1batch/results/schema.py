@@ -63,6 +63,20 @@ REQUEST: tuple[Column, ...] = _columns(
         pa.string(),
         "the turns before the answer, in which the model called tools, as a JSON list; null when there were none",
     ),
+    (
+        "logprobs",
+        pa.list_(
+            pa.struct(
+                [
+                    ("token", pa.string()),
+                    ("logprob", pa.float64()),
+                    ("top", pa.list_(pa.struct([("token", pa.string()), ("logprob", pa.float64())]))),
+                ]
+            )
+        ),
+        "generated tokens with the natural logarithms of their probabilities, and the most probable ones in their "
+        "place; null unless job.sampling.logprobs asks for them",
+    ),
 )
 
 _ATTRIBUTES = {"start": "start_ns", "end": "stop_ns"}

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s1batch.columns import Column
@@ -36,7 +36,7 @@ SCHEMA = RowSchema(
 ORDER = (
     "chunk_key part source start end span_start span_end outcome reason detail text reasoning finish_reason "
     "prompt_tokens cached_tokens output_tokens seconds attempts engine model fingerprint rate_declared_hz neutralised "
-    "conditioned turns station i32 u64 f32 f64 flag words raw at nested"
+    "conditioned turns logprobs station i32 u64 f32 f64 flag words raw at nested"
 )
 
 
@@ -63,6 +63,13 @@ answers = st.fixed_dictionaries(
         ),
     },
 )
+told = st.fixed_dictionaries(
+    {
+        "token": texts,
+        "logprob": st.floats(),
+        "top": st.lists(st.fixed_dictionaries({"token": texts, "logprob": st.floats()}), max_size=2),
+    }
+)
 rows = st.builds(
     a_row,
     chunk_key=texts,
@@ -72,6 +79,7 @@ rows = st.builds(
     text=texts,
     reasoning=st.none() | texts,
     seconds=st.floats(),
+    logprobs=st.none() | st.lists(told, max_size=2),
     prompt_tokens=st.none() | st.integers(0, 2**40),
     lineage=st.fixed_dictionaries({"station": st.none() | texts}),
     answer=answers,
@@ -82,6 +90,7 @@ def same(left: Any, right: Any) -> bool:
     return repr(left) == repr(right)
 
 
+@settings(deadline=None)
 @given(st.lists(rows, max_size=4))
 def test_journal_and_parquet_give_the_fitted_row_back(given_rows: list[Row]) -> None:
     """To the last bit: NaN, infinities, -0.0, control characters, nanoseconds, bytes."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from s1batch.engine.http.parse import Answered, parse_response, split_reasoning
 from s1batch.engine.http.retry import Failure
-from s1batch.records import FinishReason
+from s1batch.records import FinishReason, TokenLogprob
 from tests.loopback import completion
 
 JSON = {"Content-Type": "application/json"}
@@ -312,3 +312,16 @@ def test_arguments_of_any_depth_raise_nothing(depth: int) -> None:
     body = completion(None, finish_reason="tool_calls", tool_calls=[function(name="a", arguments="@")])
     found = parse_response(200, {}, body.replace(b'"@"', b"[" * depth + b"]" * depth), may_call=True)
     assert isinstance(found, Answered) == (depth == 10) or depth == 900
+
+
+def test_probabilities_of_tokens_are_taken_over_and_unreadable_ones_left_out() -> None:
+    top = [{"token": "he", "logprob": -0.5, "bytes": None}, {"token": "she", "logprob": -1.5}]
+    content = [{"token": "he", "logprob": -0.5, "top_logprobs": top}, {"token": "llo", "logprob": 0}]
+    found = answered(broken(logprobs={"content": content})).logprobs
+    assert found == (TokenLogprob("he", -0.5, (("he", -0.5), ("she", -1.5))), TokenLogprob("llo", 0.0))
+    assert answered(completion("hello")).logprobs is None
+    unreadable: list[Any] = [7, [], {}, {"content": 3}, {"content": ["a"]}, {"content": [{"token": "a"}]}]
+    for bad in unreadable:
+        assert answered(broken(logprobs=bad)).logprobs is None
+    odd = [{"token": "a", "logprob": -1.0, "top_logprobs": top} for top in ("x", [1], [{"token": "a"}])]
+    assert answered(broken(logprobs={"content": odd})).logprobs == (TokenLogprob("a", -1.0),) * 3

@@ -227,3 +227,11 @@ def test_calls_and_their_results_are_messages_of_their_own() -> None:
         },
         {"role": "tool", "content": "8 km", "tool_call_id": "call00000"},
     ]
+
+
+@pytest.mark.parametrize("dialect", list(GREEDY))
+def test_probabilities_are_asked_for_only_where_the_job_does(dialect: Dialect) -> None:
+    assert not {"logprobs", "top_logprobs"} & encoded(ask(), dialect).keys()
+    body = encoded(ask(logprobs=3), dialect)
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 3)
+    assert encoded(ask(logprobs=0), dialect)["top_logprobs"] == (1 if dialect == "lmdeploy" else 0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from s1batch.engine.reference.cache import KVCache, Segment
+from s1batch.engine.reference.cache import KVCache
 from s1batch.engine.reference.checkpoint import initialise, public_tensors
 from s1batch.engine.reference.config import FopeConfig
 from s1batch.engine.reference.model import InternS1Pro
@@ -54,8 +54,7 @@ def test_logits_are_those_of_the_independent_decoder(change: dict[str, Any]) -> 
 def cached(model: InternS1Pro, ids: Tensor, pieces: list[int]) -> Tensor:
     cache, parts = KVCache(model.config.text), []
     for piece in torch.split(ids, pieces):
-        segment = Segment(cache=cache, start=0, stop=len(piece))
-        parts.append(model.lm_head(model.states(model.embed(piece), [segment])))
+        parts.append(model.lm_head(model.states(model.embed(piece), cache)))
     assert cache.length == len(ids)
     return torch.cat(parts)
 
@@ -75,19 +74,6 @@ def test_the_cache_grows_beyond_its_first_capacity_without_loss() -> None:
         torch.testing.assert_close(cached(model, ids, [250, 10, 1, 339]), model(ids), atol=1e-5, rtol=0)
 
 
-def test_sequences_in_one_pass_do_not_see_each_other() -> None:
-    model, _ = roughened(initialise(small_config(), 1))
-    first, second = torch.arange(5, 12), torch.arange(30, 50)
-    with torch.inference_mode():
-        segments = [
-            Segment(cache=KVCache(model.config.text), start=0, stop=7),
-            Segment(cache=KVCache(model.config.text), start=7, stop=27),
-        ]
-        both = model.lm_head(model.states(model.embed(torch.cat((first, second))), segments))
-        torch.testing.assert_close(both[:7], model(first), atol=1e-5, rtol=0)
-        torch.testing.assert_close(both[7:], model(second), atol=1e-5, rtol=0)
-
-
 def test_no_token_sees_a_later_one() -> None:
     model, _ = roughened(initialise(small_config(), 1))
     ids = torch.arange(20)
@@ -102,46 +88,3 @@ def test_placeholders_and_embeddings_must_match() -> None:
     for ids, count in (([1, 60, 2], 0), ([1, 60, 2], 2), ([1, 2], 1)):
         with pytest.raises(EngineError, match="embeddings of series"):
             model.embed(torch.tensor(ids), [torch.zeros(count, 24)] if count else [])
-
-
-def test_ungrouped_and_with_plain_rotation_a_layer_is_that_of_qwen3_moe() -> None:
-    """The parts that this model shares with Qwen3-MoE agree with transformers' own code."""
-    from transformers.models.qwen3_moe.configuration_qwen3_moe import Qwen3MoeConfig
-    from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeForCausalLM
-
-    config = small_config(
-        router_n_groups=1, num_experts_per_tok=5, rope_theta=1000.0, fope=FopeConfig(num_inv_freq=8, init_factor=0.0)
-    )
-    model, _ = roughened(initialise(config, 2))
-    text = config.text
-    other: Any = Qwen3MoeForCausalLM(
-        Qwen3MoeConfig(  # type: ignore[call-arg]
-            vocab_size=text.vocab_size,
-            hidden_size=text.hidden_size,
-            num_hidden_layers=text.num_hidden_layers,
-            num_attention_heads=text.num_attention_heads,
-            num_key_value_heads=text.num_key_value_heads,
-            head_dim=text.head_dim,
-            num_experts=text.num_experts,
-            num_experts_per_tok=text.num_experts_per_tok,
-            moe_intermediate_size=text.moe_intermediate_size,
-            norm_topk_prob=True,
-            rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
-            tie_word_embeddings=False,
-        )
-    )
-    other.eval()
-    state = {}
-    for name, tensor in model.state_dict().items():
-        if any(part in name for part in (".time_series.", ".visual.", "rotary", ".experts.")):
-            continue
-        state[name.replace("language_model.", "")] = tensor
-    for number in range(text.num_hidden_layers):
-        ours: Any = model.get_submodule(f"model.language_model.layers.{number}.mlp.experts")
-        theirs = f"model.layers.{number}.mlp.experts"
-        state[f"{theirs}.gate_up_proj"] = torch.cat((ours.gate_proj, ours.up_proj), dim=1).detach()
-        state[f"{theirs}.down_proj"] = ours.down_proj.transpose(1, 2).detach()
-    other.load_state_dict(state)
-    ids = torch.randint(0, 56, (40,), generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        torch.testing.assert_close(model(ids), other(ids[None]).logits[0], atol=1e-5, rtol=0)

@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from s1batch.config import answer_fields
 from s1batch.engine.base import Engine
-from s1batch.engine.reference.cache import Segment
+from s1batch.engine.reference.cache import Memory
 from s1batch.engine.reference.chat import ChatFormat
 from s1batch.engine.reference.checkpoint import initialise, save_checkpoint
 from s1batch.engine.reference.engine import ReferenceEngine
@@ -29,7 +28,7 @@ from s1batch.engine.reference.model import InternS1Pro
 from s1batch.engine.reference.spec import ReferenceEngineSpec, open_reference
 from s1batch.errors import EngineUnavailable, UsageError
 from s1batch.records import ImagePart, Message, ModelIdentity, Request, Response, SeriesPart, TextPart
-from tests.engine.reference.conftest import ask, small_config
+from tests.engine.reference.conftest import ask, picture, small_config
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -80,6 +79,61 @@ async def test_answers_do_not_depend_on_who_asks_at_the_same_time(engine: Refere
     together = await asyncio.gather(*(engine.answer(request) for request in requests))
     for request, response in zip(requests, together, strict=True):
         assert same(await engine.answer(request)) == same(response)
+
+
+async def test_probabilities_tell_of_every_generated_token(engine: ReferenceEngine) -> None:
+    request = ask(series=(600,), max_tokens=9, logprobs=3)
+    response = await engine.answer(request)
+    plain = await engine.answer(replace(request, sampling=replace(request.sampling, logprobs=None)))
+    assert plain.logprobs is None
+    assert plain.text == response.text
+    assert response.logprobs is not None
+    assert len(response.logprobs) == response.output_tokens
+    for told in response.logprobs:
+        assert len(told.top) == 3
+        assert told.top[0] == (told.token, told.logprob), "greedy takes the most probable one"
+        assert [value for _, value in told.top] == sorted((value for _, value in told.top), reverse=True)
+        assert all(value <= 0 for _, value in told.top)
+    assert "".join(told.token for told in response.logprobs).startswith(response.text[:2])
+
+
+async def test_a_request_that_fits_no_memory_is_refused_and_one_that_must_wait_waits() -> None:
+    small = open_reference(ReferenceEngineSpec(kind="reference", threads=1, kv_mb=1), Path())
+    large = open_reference(ReferenceEngineSpec(kind="reference", threads=1), Path())
+    requests = [ask(f"{number}", max_tokens=3 + number, series=(600,) if number % 3 else ()) for number in range(6)]
+    requests.insert(3, ask("long", max_tokens=230))  # 512 tokens are 1 MB: it needs all the memory
+    narrow = await asyncio.gather(*(small.answer(request) for request in requests))
+    wide = await asyncio.gather(*(large.answer(request) for request in requests))
+    assert [same(response) for response in narrow] == [same(response) for response in wide]
+    assert all(response.error is None for response in narrow)
+    too_long = ask("long", max_tokens=600)
+    refusal = small.admit(too_long)
+    assert refusal is not None
+    assert refusal.reason == "context_too_long"
+    assert "kv_mb" in refusal.detail
+    assert (await small.answer(too_long)).error == "context_too_long"
+    assert large.admit(too_long) is None
+    await small.aclose()
+    await large.aclose()
+
+
+async def test_in_bfloat16_answers_are_others_and_as_independent_of_the_batch(engine: ReferenceEngine) -> None:
+    narrow = open_reference(ReferenceEngineSpec(kind="reference", threads=1, dtype="bfloat16"), Path())
+    assert narrow.model == replace(engine.model, dtype="bfloat16")
+    requests = [ask(f"{number}", series=(300,), logprobs=0, max_tokens=5) for number in range(2)]
+    requests += [ask("picture", images=(picture(320, 256),), logprobs=0, max_tokens=2)]
+    requests += [ask("sampled", temperature=1.0, max_tokens=5, logprobs=0, seed=number) for number in range(4)]
+    together = await asyncio.gather(*(narrow.answer(request) for request in requests))
+    for request, response in zip(requests, together, strict=True):
+        assert response.error is None
+        assert same(await narrow.answer(request)) == same(response)
+        exact = await engine.answer(request)
+        assert exact.logprobs is not None
+        assert response.logprobs is not None
+        # The first token's prompt is the same; bfloat16 has 8 bits.
+        assert abs(exact.logprobs[0].logprob - response.logprobs[0].logprob) < 0.3 or request.sampling.temperature
+    assert together[0].logprobs != (await engine.answer(requests[0])).logprobs
+    await narrow.aclose()
 
 
 async def test_guided_answers_fit_their_schema_unless_the_limit_cuts_them(engine: ReferenceEngine) -> None:
@@ -201,6 +255,7 @@ async def test_a_checkpoint_folder_opens_relative_to_the_job_file(tmp_path: Path
 
 def test_only_what_changes_an_answer_is_an_answer_field() -> None:
     spec = ReferenceEngineSpec(kind="reference", weights_seed=3)
+    spec = spec.model_copy(update={"kv_mb": 7, "max_batch": 3})
     assert answer_fields(spec) == {"kind": "reference", "model": "nano", "weights_seed": 3, "dtype": "float32"}
     with pytest.raises(ValidationError):
         ReferenceEngineSpec.model_validate({"kind": "reference", "max_batch": 0})
@@ -221,11 +276,11 @@ def test_the_job_file_block_the_identity_and_token_counts_need_no_torch() -> Non
 class BreaksWhileDecoding(InternS1Pro):
     """A network with a programming error that shows only in a decoding step."""
 
-    def states(self, embedded_TH: Tensor, segments: Sequence[Segment]) -> Tensor:
+    def states(self, embedded_TH: Tensor, memory: Memory, routed: list[Tensor] | None = None) -> Tensor:
         """Fail on the shape of a decoding step."""
         if embedded_TH.shape[0] == BLOCK:
             raise ZeroDivisionError("broken")
-        return super().states(embedded_TH, segments)
+        return super().states(embedded_TH, memory, routed)
 
 
 async def test_a_broken_engine_says_so_to_everybody_and_leaves_nobody_waiting(

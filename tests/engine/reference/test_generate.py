@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from s1batch.engine.reference.cache import KVCache, Segment
+from s1batch.engine.reference.cache import KVCache
 from s1batch.engine.reference.chat import ChatFormat
 from s1batch.engine.reference.checkpoint import load_model
 from s1batch.engine.reference.generate import BLOCK, Generation, Generator
 from s1batch.engine.reference.identity import NANO, model_folder
+from s1batch.engine.reference.kv_pool import KVPool
 from s1batch.engine.reference.model import InternS1Pro
 from s1batch.engine.reference.sampler import Sampler
 from s1batch.records import Request
@@ -31,13 +32,12 @@ def model() -> InternS1Pro:
 class Recorder(Generation):
     """A generation that keeps the logits it saw."""
 
-    def __init__(self, request: Request, model: InternS1Pro) -> None:
+    def __init__(self, request: Request) -> None:
         prompt = CHAT.prompt(request.messages, thinking=request.sampling.thinking)
         super().__init__(
             prompt=prompt,
             sampler=Sampler(request, prompt.ids, CHAT.vocabulary),
             guide=None,
-            cache=KVCache(model.config.text),
             max_tokens=request.sampling.max_tokens,
             end_ids=CHAT.end_ids,
         )
@@ -49,10 +49,16 @@ class Recorder(Generation):
 
 
 def run(model: InternS1Pro, requests: Sequence[Request]) -> list[Recorder]:
+    """Prefill all, then let the answers grow together."""
     generator = Generator(model)
-    rows = [Recorder(request, model) for request in requests]
+    pool = KVPool(model.config.text, 1 << 30)
+    rows = [Recorder(request) for request in requests]
     for row, request in zip(rows, requests, strict=True):
-        generator.prefill(row, request.series)
+        memory = pool.take(row.most_tokens)
+        assert memory is not None
+        row.begin(memory, generator.embed(row.prompt, request.series, request.images))
+        while not row.prefilled:
+            generator.prefill([row])
     while live := [row for row in rows if row.finish_reason is None]:
         generator.step(live)
     return rows
@@ -63,7 +69,7 @@ def mixed(temperature: float) -> list[Request]:
     return [
         ask(
             "Why? " * (1 + 37 * number % 90),
-            series=((), (900,), (49,), (300, 150))[number % 4] if number < 8 else (),
+            series=((), (300,), (49,), (150, 60))[number % 4] if number < 8 else (),
             max_tokens=(16, 5, 24, 1)[number % 4],
             temperature=temperature,
             seed=number,
@@ -115,8 +121,7 @@ def test_a_prompt_longer_than_a_chunk_is_prefilled_whole(model: InternS1Pro) -> 
     row = run(model, [request])[0]
     assert len(row.prompt.ids) > 512
     with torch.inference_mode():
-        whole = Segment(cache=KVCache(model.config.text), start=0, stop=len(row.prompt.ids))
-        states = model.states(model.embed(torch.tensor(row.prompt.ids)), [whole])
+        states = model.states(model.embed(torch.tensor(row.prompt.ids)), KVCache(model.config.text))
         torch.testing.assert_close(model.lm_head(states)[-1], row.logits[0], atol=1e-4, rtol=0)
 
 
@@ -131,7 +136,7 @@ def test_the_same_seed_gives_the_same_answer_and_another_another(model: InternS1
 
 def test_an_end_token_stops_and_is_counted_but_not_shown(model: InternS1Pro) -> None:
     for end in CHAT.end_ids:
-        row = Recorder(ask(max_tokens=5), model)
+        row = Recorder(ask(max_tokens=5))
         first, last = torch.zeros(2, 1024)
         first[300], last[end] = 1, 1
         row.advance(first)

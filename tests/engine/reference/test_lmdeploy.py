@@ -55,6 +55,11 @@ COUNTED = [
     for rate_hz in RATES_HZ
     for steps in (*range(shortest_series(rate_hz), shortest_series(rate_hz) + 12), 6000, 12_345, 99_999, 240_000)
 ]
+COUNTED += [
+    (steps, float(rate_hz))
+    for rate_hz in (*range(1650, 3700, 37), *range(7, 700, 41), 1663.75, 1663.76, 3673.5, 3674, 8000, 44_100)
+    for steps in (321, 640, 6000, 40_000)
+]
 
 ENCODED = [
     (steps, channels, rate_hz)
@@ -62,7 +67,7 @@ ENCODED = [
     for steps, channels in ((shortest_series(rate_hz), 1), (shortest_series(rate_hz) + 7, 3), (2500, 2))
 ] + [(6000, 3, 100.0), (8000, 1, 4.0), (40_000, 1, 1660.0), (40_000, 1, 3680.0)]
 
-POISONED = [(40_000, 1, 2000.0)]
+POISONED = [(40_000, 1, rate_hz) for rate_hz in (1664.0, 1700.0, 2000.0, 2800.0, 3600.0, 3673.0)]
 
 SPOKEN: list[tuple[bool, list[tuple[Role, list[Any]]]]] = [
     (False, [("user", [(6000, 3, 100.0), "Is there an earthquake? p_index = 12345"])]),

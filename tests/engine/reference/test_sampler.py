@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -86,3 +87,16 @@ def test_frequencies_follow_the_probabilities() -> None:
     sampler = Sampler(ask(temperature=1.0), (), 5)
     counts = torch.bincount(torch.tensor([sampler.choose(LOGITS) for _ in range(4000)]), minlength=5) / 4000
     torch.testing.assert_close(counts, LOGITS.exp(), atol=0.03, rtol=0)
+
+
+def test_probabilities_are_those_of_the_model_before_any_filter() -> None:
+    request = ask(temperature=0.0, top_k=1, repetition_penalty=3.0, logprobs=2)
+    sampler = Sampler(request, (0,), 5)
+    wide = torch.cat((LOGITS + 7, torch.tensor([50.0])))  # the head may be wider than the vocabulary
+    told = sampler.told(wide, 3)
+    assert told is not None
+    assert told.token == 3
+    assert told.logprob == pytest.approx(math.log(0.06))
+    assert dict(told.top) == pytest.approx({0: math.log(0.5), 1: math.log(0.25)})
+    assert Sampler(ask(logprobs=0), (), 5).told(LOGITS, 0).top == ()  # type: ignore[union-attr]
+    assert Sampler(ask(), (), 5).told(LOGITS, 0) is None
