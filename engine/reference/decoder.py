@@ -103,7 +103,7 @@ class Experts(nn.Module):
         """
         experts, width, hidden = self.gate_proj.shape
         tokens = hidden_TH.shape[0]
-        dense_TE = torch.zeros(tokens, experts, dtype=weights_Tk.dtype).scatter(1, ids_Tk, weights_Tk)
+        dense_TE = weights_Tk.new_zeros(tokens, experts).scatter(1, ids_Tk, weights_Tk)
         gates = functional.linear(hidden_TH, self.gate_proj.view(-1, hidden))
         ups = functional.linear(hidden_TH, self.up_proj.view(-1, hidden))
         inner_TEM = (functional.silu(gates) * ups).view(tokens, experts, width)
