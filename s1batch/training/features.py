@@ -141,7 +141,8 @@ def build_features(spec: TrainingSpec, cached: CachedWindows, start: Path) -> No
 
 def _key(data: DataSpec, cached: CachedWindows, start: Path) -> str:
     """What the cached features follow from."""
-    document = [data.model_dump(mode="json"), cached.windows, cached.seed, read_identity(start).revision]
+    drawn = data.model_dump(mode="json", exclude={"jitter_samples", "text"})
+    document = [drawn, cached.windows, cached.seed, read_identity(start).revision]
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
