@@ -107,7 +107,7 @@ class Experts(nn.Module):
         gates = functional.linear(hidden_TH, self.gate_proj.view(-1, hidden))
         ups = functional.linear(hidden_TH, self.up_proj.view(-1, hidden))
         inner_TEM = (functional.silu(gates) * ups).view(tokens, experts, width)
-        inner_TEM = inner_TEM * dense_TE.to(hidden_TH.dtype)[:, :, None]
+        inner_TEM = inner_TEM * dense_TE.to(inner_TEM.dtype)[:, :, None]
         return inner_TEM.view(tokens, -1) @ self.down_proj.view(-1, hidden)
 
 

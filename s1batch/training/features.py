@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from s1batch.engine.reference.checkpoint import load_model
-from s1batch.engine.reference.identity import read_identity
+from s1batch.engine.reference.shards import stored_tensors
 from s1batch.engine.reference.time_series import PatchStage
 from s1batch.engine.reference.training.loop import PickBatch
 from s1batch.engine.reference.training.series_batches import PatchTraining, patch_features
@@ -140,10 +140,13 @@ def build_features(spec: TrainingSpec, cached: CachedWindows, start: Path) -> No
 
 
 def _key(data: DataSpec, cached: CachedWindows, start: Path) -> str:
-    """What the cached features follow from."""
+    """What the cached features follow from: the windows, and the patch stage alone of the checkpoint."""
     drawn = data.model_dump(mode="json", exclude={"jitter_samples", "text"})
-    document = [drawn, cached.windows, cached.seed, read_identity(start).revision]
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    found = hashlib.sha256(json.dumps([drawn, cached.windows, cached.seed], sort_keys=True).encode())
+    for name, tensor in stored_tensors(start):
+        if ".encoder_embed." in name:
+            found.update(name.encode() + tensor.float().numpy().tobytes())
+    return found.hexdigest()
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,6 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from s1batch.engine.reference.decoder import Attention, Decoder, DecoderLayer, MixtureOfExperts
 from s1batch.engine.reference.fope import rotate
@@ -46,15 +45,14 @@ def _layer(
     first = [table[:, :begin] for table in tables]
     second = [table[:, begin:] for table in tables]
     queries, keys, values = _heads(attention, norm(shared_1AH), first)
-    mixed = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
+    order = torch.arange(begin + own_BRH.shape[1], device=own_BRH.device)
+    mixed = _attend(queries, keys, values, order[:begin] <= order[:begin, None])
     shared_1AH = shared_1AH + _joined(attention, mixed)
     own_queries, own_keys, own_values = _heads(attention, norm(own_BRH), second)
-    batch, length = own_BRH.shape[:2]
+    batch = len(own_BRH)
     all_keys = torch.cat((keys.expand(batch, -1, -1, -1), own_keys), dim=2)
     all_values = torch.cat((values.expand(batch, -1, -1, -1), own_values), dim=2)
-    order = torch.arange(begin + length, device=own_BRH.device)
-    mask = order <= order[begin:, None]
-    mixed = functional.scaled_dot_product_attention(own_queries, all_keys, all_values, attn_mask=mask, enable_gqa=True)
+    mixed = _attend(own_queries, all_keys, all_values, order <= order[begin:, None])
     own_BRH = own_BRH + _joined(attention, mixed)
     norm = layer.post_attention_layernorm
     shared_1AH = shared_1AH + _mix_experts(layer.mlp, norm(shared_1AH), straight_through)
@@ -70,13 +68,26 @@ def _heads(attention: Attention, hidden_BTH: Tensor, tables: list[Tensor]) -> tu
     keys = attention.k_norm(attention.k_proj(hidden_BTH).view(batch, tokens, kv_heads, width))
     keys = rotate(keys.transpose(1, 2), cos_NTD, sin_NTD)
     values = attention.v_proj(hidden_BTH).view(batch, tokens, kv_heads, width).transpose(1, 2)
-    queries = queries.reshape(batch, kv_heads * shared, tokens, width).to(values.dtype)
+    queries = queries.reshape(batch, kv_heads, shared * tokens, width).to(values.dtype)
     return queries, keys.to(values.dtype), values
 
 
-def _joined(attention: Attention, mixed_BQTD: Tensor) -> Tensor:
-    batch, _, tokens, _ = mixed_BQTD.shape
-    return cast(Tensor, attention.o_proj(mixed_BQTD.transpose(1, 2).reshape(batch, tokens, -1)))
+def _attend(queries_BNQD: Tensor, keys_BNSD: Tensor, values_BNSD: Tensor, seen_TS: Tensor) -> Tensor:
+    """Return attention (B, N, R T, D), written out: on a CPU its backward pass is faster than the fused one.
+
+    The queries of the R heads that share keys stand one head after the other along Q = R T.
+    """
+    shared = queries_BNQD.shape[2] // seen_TS.shape[0]
+    scores_BNQS = queries_BNQD @ keys_BNSD.transpose(2, 3) * queries_BNQD.shape[-1] ** -0.5
+    hidden_QS = torch.where(seen_TS, 0.0, -torch.inf).to(scores_BNQS.dtype).repeat(shared, 1)
+    return torch.softmax(scores_BNQS + hidden_QS, dim=-1).to(values_BNSD.dtype) @ values_BNSD
+
+
+def _joined(attention: Attention, mixed_BNQD: Tensor) -> Tensor:
+    batch, kv_heads, queries, width = mixed_BNQD.shape
+    tokens = queries // attention.shared
+    heads_BNRTD = mixed_BNQD.view(batch, kv_heads, attention.shared, tokens, width)
+    return cast(Tensor, attention.o_proj(heads_BNRTD.permute(0, 3, 1, 2, 4).reshape(batch, tokens, -1)))
 
 
 def _mix_experts(mixture: MixtureOfExperts, hidden_BTH: Tensor, straight_through: bool) -> Tensor:
