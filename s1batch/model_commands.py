@@ -64,6 +64,62 @@ def convert(source: Path, folder: Path, dtype: str | None) -> None:
     _show(folder)
 
 
+@model.command()
+@click.argument("config", type=click.Path(dir_okay=False, exists=True, path_type=Path))
+@click.argument("folder", type=FOLDER)
+def train(config: Path, folder: Path) -> None:
+    """Train a checkpoint as the YAML file CONFIG says, into FOLDER; again with both, it goes on where it ended."""
+    from s1batch.training.configuration import read_training
+    from s1batch.training.training import train as run
+
+    click.echo(f"the last checkpoint is {run(read_training(config), folder, click.echo)}")
+
+
+@model.command()
+@click.argument("folder", type=click.Path(file_okay=False, exists=True, path_type=Path))
+@click.option("--model", "models", multiple=True, default=("nano",), show_default=True, help="Or a checkpoint folder.")
+@click.option("--folds", type=int, help="Stations in so many sets; the models answer for one set each, in order.")
+@click.option("--length", "length_s", default=30.0, show_default=True, help="Of a window, in seconds.")
+@click.option("--rate", "rate_hz", default=102.0, show_default=True, help="That windows are resampled to, in Hz.")
+@click.option("--windows", default=2, show_default=True, help="With an onset, of each recording.")
+@click.option("--seed", default=0, show_default=True, help="Of the windows' places and of the intervals.")
+@click.option("--baselines/--no-baselines", default=True, show_default=True)
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the scores there.")
+def evaluate(
+    folder: Path,
+    models: tuple[str, ...],
+    folds: int | None,
+    length_s: float,
+    rate_hz: float,
+    windows: int,
+    seed: int,
+    baselines: bool,
+    json_path: Path | None,
+) -> None:
+    """Score models on the labelled recordings of FOLDER, beside classical pickers: the table of the model card.
+
+    FOLDER holds waveform files and labels.csv with the columns file, network, station, p_index and s_index.
+    """
+    from s1batch.training.card import Evaluation, card_lines, evaluate_models, write_scores
+
+    found = evaluate_models(
+        Evaluation(
+            folder=folder,
+            models=models,
+            folds=folds,
+            length_s=length_s,
+            rate_hz=rate_hz,
+            per_recording=windows,
+            seed=seed,
+            baselines=baselines,
+        ),
+        lambda line: click.echo(line, err=True),
+    )
+    click.echo("\n".join(card_lines(found)))
+    if json_path is not None:
+        write_scores(found, json_path)
+
+
 def _show(folder: Path) -> None:
     from s1batch.model_info import info_lines, model_info
 

@@ -40,7 +40,7 @@ def call(*arguments: Any, code: int = 0) -> str:
 
 
 def test_a_fresh_checkpoint_is_nano_from_a_seed_and_answers(tmp_path: Path) -> None:
-    assert "8.75 M parameters, 4.08 M active" in call("init", tmp_path / "mine", "--seed", 7)
+    assert "3.87 M parameters, 1.12 M active" in call("init", tmp_path / "mine", "--seed", 7)
     made, wanted = load_model(tmp_path / "mine"), initialise(nano_config(), 7)
     assert made.lm_head.weight.equal(wanted.lm_head.weight)
     assert "exists already" in call("init", tmp_path / "mine", code=2)
@@ -61,8 +61,8 @@ def test_a_checkpoint_of_another_size_follows_from_its_configuration(tmp_path: P
 
 def test_a_checkpoint_is_rewritten(tmp_path: Path) -> None:
     call("init", tmp_path / "mine")
-    assert "17.5 MB as bfloat16" in call("convert", tmp_path / "mine", tmp_path / "half", "--dtype", "bfloat16")
-    assert "35.0 MB as float32" in call("convert", tmp_path / "half", tmp_path / "whole", "--dtype", "float32")
+    assert "7.7 MB as bfloat16" in call("convert", tmp_path / "mine", tmp_path / "half", "--dtype", "bfloat16")
+    assert "15.5 MB as float32" in call("convert", tmp_path / "half", tmp_path / "whole", "--dtype", "float32")
     assert "no config.json" in call("convert", tmp_path / "nowhere", tmp_path / "x", code=2)
 
 

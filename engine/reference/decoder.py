@@ -104,7 +104,7 @@ class Experts(nn.Module):
         gates = functional.linear(hidden_TH, self.gate_proj.reshape(-1, hidden))
         ups = functional.linear(hidden_TH, self.up_proj.reshape(-1, hidden))
         inner_TEM = (functional.silu(gates) * ups).view(-1, experts, width)
-        inner_TEM = inner_TEM * self._dense(weights_Tk, ids_Tk).to(hidden_TH.dtype)[:, :, None]
+        inner_TEM = inner_TEM * self._dense(weights_Tk, ids_Tk).to(inner_TEM.dtype)[:, :, None]
         return inner_TEM.view(-1, experts * width) @ self.down_proj.view(-1, hidden)
 
     def of_all(self, joint_EHM: Tensor, hidden_TH: Tensor, weights_Tk: Tensor, ids_Tk: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import obspy
+from compare import comparison_lines
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = Path(obspy.__file__).parent
@@ -71,6 +72,7 @@ def main() -> None:
     show("show", results)
     show("export", results, str(folder / "picks.csv"), "--format", "quakeflow")
     show("verify", results)
+    print("\n" + "\n".join(comparison_lines(folder / "results")))
     print(
         f"\nThe table is in {results}/rows/*.parquet, for polars, pyarrow or DuckDB. Run `make demo` again: it resumes."
     )

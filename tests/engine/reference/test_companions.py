@@ -66,7 +66,7 @@ def test_transformers_loads_configuration_tokenizer_and_processor(tmp_path: Path
     assert found == {
         "class": "InternS1ProConfig",
         "fope": [16, 5e6],
-        "towers": [2, 64],
+        "towers": [2, 128],
         "ids": [32, 33, 448],
         "end": "<|im_end|>",
         "series": ["<|ts|>", "<TS_CONTEXT>", 9, "<|/ts|>"],

@@ -94,7 +94,8 @@ def test_a_model_without_a_tower_has_no_weights_of_one() -> None:
 
 
 async def test_an_image_request_is_answered_within_its_schema(engine: ReferenceEngine) -> None:
-    schema = {"type": "object", "properties": {"fossil": {"type": "boolean"}}, "required": ["fossil"]}
+    fossil = {"fossil": {"type": "boolean"}}
+    schema = {"type": "object", "properties": fossil, "required": ["fossil"], "additionalProperties": False}
     request = ask("Is there a fossil?", images=(picture(320, 256),), schema=schema, max_tokens=40)
     assert engine.admit(request) is None
     response = await engine.answer(request)
