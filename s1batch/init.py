@@ -18,8 +18,8 @@ source:
   kind: seismic
   {where}
   components: ZNE              # order of the channels; missing ones are filled with zeros and recorded
-  # rate_hz: 100               # resample; left out: as recorded
-window: {{length: 60s, overlap: 50%, tail: shift}}
+  rate_hz: 102                 # resample: the embedded model knows this rate only; left out: as recorded
+window: {{length: 30s, overlap: 50%, tail: shift}}
 job: {{kind: seismic-pick}}      # prompt, answer columns and interpretation come with it
 engine: {{kind: reference}}      # the embedded model; on a cluster: {{kind: http, urls: [http://node0:23333/v1]}}
 output: results/{name}

@@ -27,8 +27,11 @@ ONSETS = (
 )
 """Station, P by `ar_pick` (UTC), and what it is."""
 
-QUIET = (("RJOB", "2005-08-31", "a minute of noise"), ("BGLD", "2008-01-01", "four minutes of noise, with gaps"))
-"""Station and day of records without an earthquake."""
+QUIET = (
+    ("RJOB", "2005-08-31", "a minute of noise"),
+    ("BGLD", "2008-01-01", "four minutes with gaps, without a known earthquake"),
+)
+"""Station and day of records without a known earthquake."""
 
 NEAR_S = 5.0
 """A pick farther away than this belongs to something else."""

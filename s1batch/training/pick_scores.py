@@ -105,7 +105,9 @@ def with_median_s(said: Said, held_out: Sequence[HeldOutWindow]) -> Said | None:
         steps = each.window.wave_CT.shape[1]
         at = None if pick.p_index is None else pick.p_index + round(delay_ns * each.window.rate_hz / 1e9)
         moved.append(replace(pick, s_index=at if at is not None and at < steps else None))
-    return Said(name=f"{said.name}'s P, S = P + {delay_ns / 1e9:.2f} s", picks=moved, understood=said.understood)
+    return Said(
+        name=f"trivial: the P of {said.name}, S = P + {delay_ns / 1e9:.2f} s", picks=moved, understood=said.understood
+    )
 
 
 def score_said(held_out: Sequence[HeldOutWindow], said: Sequence[Said], seed: int = 0) -> list[MethodScore]:

@@ -89,8 +89,10 @@ def test_nothing_is_overwritten_and_nothing_half_written_stays(made: Path, tmp_p
         convert(made, made)
     with pytest.raises(UsageError, match="exists already"):
         write_initial(CONFIG, 0, made, nano_folder)
+    aside = (made / WEIGHTS).rename(made / "aside")
     with pytest.raises(UsageError, match="no weights"):
-        convert(nano_folder, tmp_path / "none")
+        convert(made, tmp_path / "none")
+    aside.rename(made / WEIGHTS)
     (made / "tokenizer.json").unlink()
     with pytest.raises(UsageError, match="cannot be written"):
         convert(made, tmp_path / "none")
