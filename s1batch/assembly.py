@@ -164,15 +164,19 @@ def text_counter(loaded: LoadedJob, facts: EngineFacts) -> Callable[[str], int]:
 
 def _reference_facts(spec: ReferenceEngineSpec, loaded: LoadedJob) -> EngineFacts:
     from s1batch.engine.reference.config import ModelConfig
-    from s1batch.engine.reference.identity import model_folder, read_identity
+    from s1batch.engine.reference.identity import NANO, NANO_RATE_HZ, model_folder, read_identity
 
+    source = loaded.spec.source
+    told = f"engine: the embedded reference model {spec.model!r}, on this machine's CPU"
+    if spec.model == NANO and isinstance(source, SeismicSource) and source.rate_hz != NANO_RATE_HZ:
+        told += f"; it picks well at {NANO_RATE_HZ:g} Hz only: set source.rate_hz: {NANO_RATE_HZ:g}"
     folder = model_folder(spec.model, loaded.base_dir)
     return EngineFacts(
         name=f"reference {__version__}",
         model=read_identity(folder, spec.weights_seed, spec.dtype),
         rules=model_rules(ModelConfig.read(folder)),
         resolved=spec,
-        told=f"engine: the embedded reference model {spec.model!r}, on this machine's CPU",
+        told=told,
     )
 
 

@@ -129,7 +129,8 @@ async def test_a_forced_call_and_the_free_answer_after_it(
         heard = [network.model.time_series(part.values_TC, part.rate_hz) for part in request.series]
         whole = network(torch.tensor([*ids[1], *answer[:-1]]), heard)[len(ids[1]) - 1 :]
     assert float(whole.abs().max()) > 0.5
-    torch.testing.assert_close(torch.stack(logits), whole, atol=2e-5, rtol=0)
+    # Relative to the largest: float32 rounds sums of that size, whatever the element is.
+    torch.testing.assert_close(torch.stack(logits), whole, atol=1e-5 * float(whole.abs().max()), rtol=0)
 
 
 async def test_a_limit_that_cuts_the_call_leaves_no_call(engine: ReferenceEngine) -> None:
