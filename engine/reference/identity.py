@@ -18,7 +18,7 @@ NANO = "nano"
 """Name of the model that comes with the package."""
 
 NANO_RATE_HZ = 102.0
-"""The sampling rate that it was trained at: it reads picks as places within tokens of 100 samples; see its model card."""
+"""The sampling rate that it was trained at, where a token of a series is 100 samples; see its model card."""
 
 Dtype = Literal["float32", "bfloat16"]
 """Number types that the engine computes in."""
