@@ -31,6 +31,7 @@ from s1batch.scheduler import PartTask, choose, run_parts
 from s1batch.session import SessionSetup
 from s1batch.stopping import Stop
 from s1batch.subset import Shard, Subset
+from s1batch.wording import count
 
 PLAN_PATIENCE_S = 24 * 3600.0
 """How long a shard waits for another one that is making the plan."""
@@ -211,7 +212,8 @@ def _open_plan(
             write_run_spec(spec, layout.run)
         if not layout.plan().exists():
             totals = write_plan(loaded, facts, job, reader, path, stop)
-            said = f"planned {totals.chunks:,} chunks in {totals.parts:,} parts, {totals.asked:,} of them to be asked"
+            said = f"planned {count(totals.chunks, 'chunk')} in {count(totals.parts, 'part')}"
+            said += f", {totals.asked:,} of them to be asked"
             if totals.conditional is not None:
                 said += f", {totals.conditional.asked:,} only where a scan calls for it"
             say(said)
