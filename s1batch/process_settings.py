@@ -15,7 +15,7 @@ LARGE_BLOCK_BYTES = 2**19
 """Blocks of memory from here on go back to the system when they are freed."""
 
 OBJECTS_BEFORE_COLLECTION = 20_000
-"""New objects before the garbage collector looks at them; Python's own 700 costs a tenth of a run over many prompts."""
+"""New objects before the garbage collector looks at them; at Python's own 700 it took up to a tenth of a run's CPU."""
 
 ARENAS = 2
 """Heaps that glibc spreads the threads of a run over, which mostly wait for one another anyway."""
