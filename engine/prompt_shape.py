@@ -15,6 +15,7 @@ class PromptShape:
         text_tokens: Tokens of the text of all messages.
         series: Shape of each series, with the rate that the engine would be told.
         images: How many images.
+        image_sizes: Width and height of each in pixels; empty where they are not known.
         max_tokens: Most tokens that may be generated.
         thinking: Whether the model shall reason first.
         thinking_budget: Whether the reasoning shall be ended after a number of tokens.
@@ -25,6 +26,7 @@ class PromptShape:
     text_tokens: int = 0
     series: tuple[SeriesShape, ...] = ()
     images: int = 0
+    image_sizes: tuple[tuple[int, int], ...] = ()
     max_tokens: int = 512
     thinking: bool = False
     thinking_budget: bool = False

@@ -161,7 +161,9 @@ class Rules:
         media = sum(
             SERIES_MARKERS + series_tokens(each.steps, self._rate(each)) for each in shape.series if _has_rate(each)
         )
-        return self.template_tokens + shape.text_tokens + media + shape.images * TOKENS_PER_IMAGE
+        media += sum(image_tokens(width, height) for width, height in shape.image_sizes)
+        unknown = max(shape.images - len(shape.image_sizes), 0)
+        return self.template_tokens + shape.text_tokens + media + unknown * TOKENS_PER_IMAGE
 
     def guides(self, *, schema: bool, thinking: bool) -> bool:
         """Return whether an answer, where it can be no call of a tool, will be forced into its schema."""

@@ -113,6 +113,11 @@ class AskJob:
             tool_choice=self.toolbox.choice if self.toolbox else "auto",
         )
 
+    @property
+    def checks_values(self) -> bool:
+        """False: the answer alone decides."""
+        return False
+
     def interpret(self, record: Record, response: Response) -> Answer:
         """Turn a response into the schema's fields, or judge its text where there is no schema."""
         return interpret_text(response) if self.schema is None else interpret_json(response, self.schema)
@@ -152,4 +157,7 @@ def _media(record: Record) -> tuple[Part, ...]:
     payload = record.payload
     if isinstance(payload, Series):
         return (SeriesPart(values_TC=payload.values_TC, rate_hz=payload.rate_hz),)
-    return payload.images if isinstance(payload, Fields) else ()
+    if isinstance(payload, Fields):
+        series = tuple(SeriesPart(values_TC=each.values_TC, rate_hz=each.rate_hz) for each in payload.series)
+        return (*series, *payload.images)
+    return ()

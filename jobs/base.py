@@ -49,8 +49,15 @@ class Job(Protocol):
             SourceError: This record cannot be asked about (a template that fails on it): becomes a `refused` row.
         """
 
+    @property
+    def checks_values(self) -> bool:
+        """Whether `interpret` looks at the plain values of the record's payload, which are then kept until it ends."""
+
     def interpret(self, record: Record, response: Response) -> Answer:
-        """Turn a response without error into an answer; `record` comes without its payload."""
+        """Turn a response without error into an answer.
+
+        `record` comes without its payload, or with its plain values alone where the job checks them.
+        """
 
     @property
     def guided(self) -> bool:

@@ -138,6 +138,11 @@ class SeismicPickJob:
             neutralised=neutralised,
         )
 
+    @property
+    def checks_values(self) -> bool:
+        """False: the answer alone decides."""
+        return False
+
     def interpret(self, record: Record, response: Response) -> Answer:
         """Turn a response into picks.
 

@@ -1,6 +1,6 @@
 """From a job file to the three actors: the reader, the job and the engine.
 
-The only place that knows which class serves which `kind`.
+The blocks of a job file build their own readers and jobs; which engine serves which `kind` is known here alone.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from s1batch.jobs.base import Job, Settings
 from s1batch.long_series import LongPolicy
 from s1batch.readers.base import Reader
 from s1batch.readers.seismic.spec import SeismicSource
+from s1batch.readers.spec import ReaderSetting
 from s1batch.records import ModelIdentity, Sampling
 from s1batch.windows import ExtentValue, WindowSpec
 
@@ -58,14 +59,34 @@ class EngineFacts:
 def make_reader(loaded: LoadedJob, rules: Rules) -> Reader:
     """Build the reader of a job, its windows fitted to what the engine takes."""
     spec = loaded.spec
-    if isinstance(spec.source, SeismicSource):
-        from s1batch.readers.seismic.reader import SeismicReader
+    window = fit_window(spec.windows, spec.long_series, rules) if spec.source.windowed else spec.windows
+    setting = ReaderSetting(
+        base_dir=loaded.base_dir,
+        window=window,
+        long_series=spec.long,
+        tokenizer=tokenizer_file(loaded),
+        context_tokens=rules.context_tokens,
+        answer_tokens=spec.job.sampling.max_tokens,
+    )
+    return spec.source.build(setting)
 
-        window = fit_window(spec.windows, spec.long_series, rules)
-        return SeismicReader(spec.source, window, loaded.base_dir, spec.long)
-    from s1batch.readers.tables import TableReader
 
-    return TableReader(spec.source, loaded.base_dir)
+def tokenizer_file(loaded: LoadedJob) -> Path | None:
+    """Return the `tokenizer.json` of the model that will answer; None where it is not at hand."""
+    spec = loaded.spec.engine
+    folder: Path | None = None
+    if isinstance(spec, ReferenceEngineSpec):
+        from s1batch.engine.reference.identity import model_folder
+
+        folder = model_folder(spec.model, loaded.base_dir)
+    elif isinstance(spec, LmdeployEngineSpec):
+        folder = loaded.base_dir / Path(spec.model).expanduser()
+    elif isinstance(spec, HttpEngineSpec | ServedEngineSpec) and spec.tokenizer is not None:
+        folder = loaded.base_dir / Path(spec.tokenizer).expanduser()
+    if folder is None:
+        return None
+    file = folder / "tokenizer.json"
+    return file if file.is_file() else None
 
 
 def fit_window(window: WindowSpec, policy: LongPolicy, rules: Rules) -> WindowSpec:
@@ -87,9 +108,7 @@ def fit_window(window: WindowSpec, policy: LongPolicy, rules: Rules) -> WindowSp
 
 def make_job(loaded: LoadedJob) -> Job:
     """Build the science task of a job."""
-    from s1batch.jobs.spec import build_job
-
-    return build_job(loaded.spec.job, loaded.base_dir)
+    return loaded.spec.job.build(loaded.base_dir)
 
 
 def make_settings(loaded: LoadedJob, model: ModelIdentity) -> Settings:

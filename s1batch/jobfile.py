@@ -20,7 +20,8 @@ from s1batch.engine.replay import ReplayEngineSpec
 from s1batch.engine.serving.engine_spec import ServedEngineSpec
 from s1batch.engine.serving.spec import Server
 from s1batch.errors import JobFileError, UsageError
-from s1batch.jobs.spec import AskSpec, SeismicPickSpec
+from s1batch.jobs.ask_spec import AskSpec
+from s1batch.jobs.seismic_pick_spec import SeismicPickSpec
 from s1batch.long_series import CoarseToFineSpec, LongPolicy, LongSeries
 from s1batch.readers.seismic.spec import SeismicSource
 from s1batch.readers.tables.spec import TableSource
@@ -29,6 +30,12 @@ from s1batch.windows import WindowSpec
 
 SourceSpec = Annotated[SeismicSource | TableSource, Field(discriminator="kind")]
 TaskSpec = Annotated[SeismicPickSpec | AskSpec, Field(discriminator="kind")]
+
+
+def _kinds(union: Any) -> str:
+    """Return the kinds of a union of blocks, as a message shows them."""
+    blocks = get_args(get_args(union)[0])
+    return ", ".join(repr(tag) for block in blocks for tag in get_args(block.model_fields["kind"].annotation))
 
 
 def _mode(block: Any) -> str:
@@ -95,13 +102,13 @@ class JobFile(Config):
 
     @model_validator(mode="after")
     def _check(self) -> JobFile:
-        if self.source.kind == "table" and self.window is not None:
-            raise ValueError("window has no meaning for `source: {kind: table}`; leave it out")
-        if self.source.kind == "table" and self.job.kind == "seismic-pick":
-            raise ValueError("job.kind seismic-pick needs waveforms: use `source: {kind: seismic}`")
+        if not self.source.windowed and self.window is not None:
+            raise ValueError(f"window has no meaning for `source: {{kind: {self.source.kind}}}`; leave it out")
+        if self.job.needs_waveforms and not self.source.waveforms:
+            raise ValueError(f"job.kind {self.job.kind} needs waveforms: use `source: {{kind: seismic}}`")
         if self.coarse_to_fine is not None and self.long_series != "coarse_to_fine":
             raise ValueError(f"coarse_to_fine has no meaning with `long_series: {self.long_series}`; leave it out")
-        if self.long_series == "coarse_to_fine" and self.job.kind != "seismic-pick":
+        if self.long_series == "coarse_to_fine" and not self.job.names_places:
             raise ValueError(
                 f"`long_series: coarse_to_fine` needs answers that name places, as those of seismic-pick do; with "
                 f"job.kind {self.job.kind} use split or decimate"
@@ -252,8 +259,8 @@ def _line(item: ErrorDetails) -> str:
 
 
 _TAGS = {
-    "source": "'seismic', 'table'",
-    "job": "'seismic-pick', 'ask'",
+    "source": _kinds(SourceSpec),
+    "job": _kinds(TaskSpec),
     "engine": ", ".join(map(repr, ("reference", "http", "replay", *get_args(Server)))),
 }
 

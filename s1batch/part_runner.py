@@ -246,7 +246,7 @@ class _Flow:
 
     def _prepare(self, entry: PlanEntry, record: Record) -> _Ready:
         # Tools may look at the payload later.
-        slim = record if self._crew.job.toolbox is not None else record.without_payload()
+        slim = record if self._crew.job.toolbox is not None else self._judged(record)
         refusal = self._facts.changed(record) or record.refusal
         if refusal is not None:
             return _Ready(entry, slim, None, refusal)
@@ -292,11 +292,15 @@ class _Flow:
             runner=self._crew.tools,
             ask=self._ask,
             admit=self._crew.engine.admit,
-            judge=partial(interpret, self._crew.job, record.without_payload()),
+            judge=partial(interpret, self._crew.job, self._judged(record)),
             again=partial(asyncio.to_thread, self._request_of, entry),
             keep=partial(self._writer.append_turn, key),
             known=self._writer.turns(key),
         )
+
+    def _judged(self, record: Record) -> Record:
+        """Return what the job sees of a record when it interprets the answer."""
+        return record.without_media() if self._crew.job.checks_values else record.without_payload()
 
     def _request_of(self, entry: PlanEntry) -> Request | None:
         """Return the question about a chunk, read once more; None when it cannot be asked as it was."""

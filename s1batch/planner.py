@@ -128,9 +128,9 @@ class Planner:
         self._room -= 1
         shape = self._shape(entry)
         refusal = entry.refusal or self._rules.admit_shape(shape)
-        if refusal is not None and refusal.reason == "context_too_long" and entry.images:
+        if refusal is not None and refusal.reason == "context_too_long" and len(entry.image_sizes) < entry.images:
             # How large the images are is not known before they are read; the worker refuses what does not fit.
-            refusal = entry.refusal or self._rules.admit_shape(replace(shape, images=0))
+            refusal = entry.refusal or self._rules.admit_shape(replace(shape, images=len(entry.image_sizes)))
         tokens = self._rules.prompt_tokens(shape)
         if entry.is_scan and refusal is not None:
             self._refused_scan = entry.chunk.key
@@ -145,9 +145,10 @@ class Planner:
             if len(self._texts) < 1000:
                 self._texts[text] = tokens
         return PromptShape(
-            text_tokens=tokens,
+            text_tokens=tokens + (entry.text_tokens or 0),
             series=(entry.series,) if entry.series else (),
             images=entry.images,
+            image_sizes=entry.image_sizes,
             max_tokens=self._sampling.max_tokens,
             thinking=self._sampling.thinking,
             thinking_budget=self._sampling.thinking_budget is not None,

@@ -80,7 +80,7 @@ def make_run_spec(loaded: LoadedJob, facts: EngineFacts, prompt_hash: str) -> Ru
     """Describe a run that is about to begin, with every `auto` of its job replaced by what was found."""
     model = facts.model
     resolved = loaded.spec.model_copy(update={"engine": facts.resolved})
-    if loaded.spec.source.kind != "table":
+    if loaded.spec.source.windowed:
         # What the engine takes decides how windows are cut and at which rate they are sent.
         fitted = fit_window(loaded.spec.windows, loaded.spec.long_series, facts.rules)
         resolved = resolved.model_copy(update={"window": fitted})

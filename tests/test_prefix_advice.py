@@ -8,7 +8,8 @@ from typing import Any
 import s1batch
 from s1batch.engine.rules import estimate_text_tokens
 from s1batch.jobfile import load_job
-from s1batch.jobs.spec import AskSpec, SeismicPickSpec, build_job
+from s1batch.jobs.ask_spec import AskSpec
+from s1batch.jobs.seismic_pick_spec import SeismicPickSpec
 from s1batch.plan_report import plan_lines
 from s1batch.prefix_advice import prefix_advice
 from s1batch.preview import preview_lines
@@ -17,7 +18,7 @@ RULES = "Answer in one word. " * 30
 
 
 def ask(prompt: str, **fields: Any) -> Any:
-    return build_job(AskSpec.model_validate({"kind": "ask", "prompt": prompt, **fields}), Path())
+    return AskSpec.model_validate({"kind": "ask", "prompt": prompt, **fields}).build(Path())
 
 
 def test_pieces_are_the_templates_own_text_in_order() -> None:
@@ -29,8 +30,8 @@ def test_pieces_are_the_templates_own_text_in_order() -> None:
 def test_what_all_prompts_share_stands_first_in_the_built_in_jobs() -> None:
     schema = {"type": "object", "properties": {"why": {"type": "string", "description": RULES}}}
     for job in (
-        build_job(SeismicPickSpec(kind="seismic-pick"), Path()),
-        build_job(SeismicPickSpec(kind="seismic-pick", system=RULES), Path()),
+        SeismicPickSpec(kind="seismic-pick").build(Path()),
+        SeismicPickSpec(kind="seismic-pick", system=RULES).build(Path()),
         ask("{{ text }} What is it?", schema=schema, system=RULES, tools=["calculate"]),
     ):
         assert prefix_advice(job.pieces, estimate_text_tokens) is None

@@ -15,12 +15,15 @@ from s1batch.errors import EngineError, SourceError
 from s1batch.records import (
     Address,
     Chunk,
+    Fields,
     ImagePart,
     Message,
     ModelIdentity,
+    Record,
     Request,
     Response,
     Sampling,
+    Series,
     SeriesPart,
     Slice,
     TextPart,
@@ -172,3 +175,14 @@ def test_turns_survive_being_written_down_and_damage_costs_what_follows():
 def test_errors_with_a_reason_survive_a_pickle(kind):
     error = pickle.loads(pickle.dumps(kind("deadline", "too slow")))
     assert (error.reason, error.detail, str(error)) == ("deadline", "too slow", "too slow")
+
+
+def test_a_record_without_media_keeps_its_plain_values_and_nothing_heavy():
+    series = Series(values_TC=np.zeros((4, 1), np.float32), rate_hz=1.0, channels=("Z",))
+    fields = Fields(
+        values={"text": "a claim", "scan": b"pixels"}, images=(ImagePart(b"x", "image/png"),), series=(series,)
+    )
+    kept = Record(chunk=chunk(), payload=fields).without_media().payload
+    assert kept is not None
+    assert (kept.values, kept.images, kept.series) == ({"text": "a claim"}, (), ())
+    assert Record(chunk=chunk(), payload=series).without_media().payload is None

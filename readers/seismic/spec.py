@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from s1batch.config import Config, placement
+from s1batch.readers.spec import ReaderSetting, SourceConfig
+
+if TYPE_CHECKING:
+    from s1batch.readers.base import Reader
 
 
 class FilterSpec(Config):
@@ -42,11 +46,14 @@ class ResponseSpec(Config):
 Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
-class SeismicSource(Config):
+class SeismicSource(SourceConfig):
     """Seismic waveforms: MiniSEED, and every other format that ObsPy reads.
 
     Exactly one of `paths`, `sds` and `manifest` says where they are.
     """
+
+    windowed: ClassVar[bool] = True
+    waveforms: ClassVar[bool] = True
 
     kind: Literal["seismic"]
     paths: tuple[str, ...] | None = Field(None, description="files or globs, relative to the job file")
@@ -78,3 +85,9 @@ class SeismicSource(Config):
         if len(set(self.components)) != len(self.components):
             raise ValueError("components names a component twice")
         return self
+
+    def build(self, setting: ReaderSetting) -> Reader:
+        """Make the reader of waveforms."""
+        from s1batch.readers.seismic.reader import SeismicReader
+
+        return SeismicReader(self, setting.window, setting.base_dir, setting.long_series)

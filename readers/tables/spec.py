@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from s1batch.config import Config, placement
+from s1batch.config import placement
+from s1batch.readers.spec import ReaderSetting, SourceConfig
+
+if TYPE_CHECKING:
+    from s1batch.readers.base import Reader
 
 
 def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-class TableSource(Config):
+class TableSource(SourceConfig):
     """Rows of Parquet, CSV or JSONL files; each row is one question."""
 
     kind: Literal["table"]
@@ -45,3 +49,9 @@ class TableSource(Config):
         if left_out:
             raise ValueError(f"images names {', '.join(left_out)}, which columns leaves out")
         return self
+
+    def build(self, setting: ReaderSetting) -> Reader:
+        """Make the reader of tables."""
+        from s1batch.readers.tables.reader import TableReader
+
+        return TableReader(self, setting.base_dir)

@@ -42,15 +42,17 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Fields:
-    """One row of a table.
+    """Named values with the media that belong to them: a row of a table, a passage of a paper, a tile of an image.
 
     Attributes:
-        values: Plain values by column name.
-        images: The images that the row names.
+        values: Plain values by name; what a prompt template may use.
+        images: The images, in the order in which they are sent.
+        series: The time series, in the order in which they are sent.
     """
 
     values: Mapping[str, Any]
     images: tuple[ImagePart, ...] = ()
+    series: tuple[Series, ...] = ()
 
 
 Payload = Series | Fields
@@ -71,6 +73,13 @@ class Record:
     payload: Payload | None = None
     lineage: Mapping[str, Any] = field(default_factory=dict)
     refusal: Refusal | None = None
+
+    def without_media(self) -> Record:
+        """Return the record with nothing but the plain values of its payload: no series, images or bytes."""
+        if not isinstance(self.payload, Fields):
+            return self.without_payload()
+        plain = {name: value for name, value in self.payload.values.items() if not isinstance(value, bytes)}
+        return replace(self, payload=Fields(values=plain))
 
     def without_payload(self) -> Record:
         """Return the record with its payload dropped: what waits for the answer needs no samples in memory."""

@@ -31,15 +31,20 @@ class SeriesShape:
 class PlanEntry:
     """One line of the plan.
 
-    Readers fill `chunk`, `label`, `series`, `nbytes`, `text_chars`, `images` and, where they cannot serve the chunk,
-    `refusal`; the planner adds `part`, `prompt_tokens` and the refusals of the engine's rules.
+    Readers fill `chunk`, `label`, `series`, `nbytes`, `text_chars`, `text_tokens`, `images`, `image_sizes` and, where
+    they cannot serve the chunk, `refusal`; the planner adds `part`, `prompt_tokens` and the refusals of the engine's
+    rules.
 
     Attributes:
         chunk: What is read.
         label: A short name for people: the station, the paper, the file.
         series: Shape of the series that will be sent; None for other payloads.
         text_chars: Characters of text that the payload adds to the prompt.
+        text_tokens: Tokens of that text in the model's own count; None where the reader has not counted them. Only the
+            planner uses it: it is not stored.
         images: How many images will be sent.
+        image_sizes: Width and height in pixels of each of them as sent; empty where the reader does not know them. Only
+            the planner uses it: it is not stored.
         nbytes: Bytes that are read for it (an estimate).
         gap_frac: Share of the samples that will be filled because the archive has none, 0 to 1.
         refusal: Decided before the run; such a chunk is written as a row and never asked.
@@ -55,7 +60,9 @@ class PlanEntry:
     label: str = ""
     series: SeriesShape | None = None
     text_chars: int = 0
+    text_tokens: int | None = None
     images: int = 0
+    image_sizes: tuple[tuple[int, int], ...] = ()
     nbytes: int = 0
     gap_frac: float = 0.0
     refusal: Refusal | None = None

@@ -21,8 +21,9 @@ from s1batch.engine.conditioning import conditioned
 from s1batch.engine.reference.chat import ChatFormat
 from s1batch.engine.reference.time_series import standardise
 from s1batch.engine.reference.training.loop import PickBatch
+from s1batch.jobs.ask_spec import AskSpec
 from s1batch.jobs.base import Job, Settings
-from s1batch.jobs.spec import AskSpec, SeismicPickSpec, build_job
+from s1batch.jobs.seismic_pick_spec import SeismicPickSpec
 from s1batch.records import (
     Address,
     Chunk,
@@ -61,8 +62,8 @@ class Questions:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.job: Job = build_job(SeismicPickSpec(kind="seismic-pick"), Path())
-        self.description_job: Job = build_job(AskSpec(kind="ask", prompt=descriptions.PROMPT), Path())
+        self.job: Job = SeismicPickSpec(kind="seismic-pick").build(Path())
+        self.description_job: Job = AskSpec(kind="ask", prompt=descriptions.PROMPT).build(Path())
         self._chat = ChatFormat(folder)
         self._tokenizer = Tokenizer.from_str(self._chat.tokenizer_json)
         self._prompt_ids = lru_cache(maxsize=64)(self._find_prompt_ids)

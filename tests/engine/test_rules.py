@@ -304,3 +304,10 @@ def test_a_request_of_clean_data_is_judged_as_its_shape_is(
         assert rules.batch_class(adapted) == rules.batch_class(asked)
         for part in adapted.series:
             assert part.shape.steps >= shortest_series(part.shape.rate_hz)
+
+
+def test_images_of_known_size_count_their_own_tokens_and_others_those_of_a_megapixel() -> None:
+    rules = RULES["reference"]
+    none = rules.prompt_tokens(PromptShape())
+    assert rules.prompt_tokens(PromptShape(images=1, image_sizes=((320, 256),))) - none == 80
+    assert rules.prompt_tokens(PromptShape(images=2, image_sizes=((320, 256),))) - none == 80 + 1024

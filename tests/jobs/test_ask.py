@@ -12,9 +12,12 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from s1batch.config import answer_fields
 from s1batch.errors import JobFileError, SourceError
+from s1batch.jobfile import TaskSpec
 from s1batch.jobs.ask import AskJob
+from s1batch.jobs.ask_spec import AskSpec
 from s1batch.jobs.base import Settings
-from s1batch.jobs.spec import AskSpec, JobSpec, SamplingSpec, SeismicPickSpec, build_job
+from s1batch.jobs.seismic_pick_spec import SeismicPickSpec
+from s1batch.jobs.spec import SamplingSpec
 from s1batch.records import (
     Address,
     Chunk,
@@ -35,7 +38,7 @@ CHUNK = Chunk(inputs=(Address(root="archive", path="a.csv", slices=(Slice(dim="r
 
 
 def make_job(prompt: str, **fields: Any) -> AskJob:
-    job = build_job(AskSpec.model_validate({"kind": "ask", "prompt": prompt, **fields}), Path())
+    job = AskSpec.model_validate({"kind": "ask", "prompt": prompt, **fields}).build(Path())
     assert isinstance(job, AskJob)
     return job
 
@@ -154,7 +157,7 @@ def test_a_budget_belongs_to_thinking_and_leaves_room_for_an_answer() -> None:
 
 
 def test_a_block_survives_being_written_and_read_again() -> None:
-    adapter: TypeAdapter[Any] = TypeAdapter(JobSpec)
+    adapter: TypeAdapter[Any] = TypeAdapter(TaskSpec)
     for block in (
         {"kind": "seismic-pick"},
         {"kind": "ask", "prompt": "?", "schema": SCHEMA, "sampling": {"preset": "recommended"}},
@@ -181,4 +184,4 @@ def test_a_wrong_template_or_schema_is_an_error_of_the_job_file(tmp_path: Path) 
     with pytest.raises(JobFileError, match=r"job\.system: line 1"):
         make_job("?", system="{% if %}")
     with pytest.raises(JobFileError, match="schema"):
-        build_job(AskSpec(kind="ask", prompt="?", answer_schema="none.json"), tmp_path)
+        AskSpec(kind="ask", prompt="?", answer_schema="none.json").build(tmp_path)

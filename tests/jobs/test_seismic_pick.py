@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from s1batch.errors import SourceError
 from s1batch.jobs.base import Settings
 from s1batch.jobs.seismic_pick import SeismicPickJob
-from s1batch.jobs.spec import SeismicPickSpec, build_job
+from s1batch.jobs.seismic_pick_spec import SeismicPickSpec
 from s1batch.records import (
     Address,
     Chunk,
@@ -44,7 +44,7 @@ GOLDEN = (
 
 
 def make_job(**fields: Any) -> SeismicPickJob:
-    job = build_job(SeismicPickSpec(kind="seismic-pick", **fields), Path())
+    job = SeismicPickSpec(kind="seismic-pick", **fields).build(Path())
     assert isinstance(job, SeismicPickJob)
     return job
 

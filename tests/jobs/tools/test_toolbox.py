@@ -10,8 +10,8 @@ import pytest
 
 from s1batch.errors import JobFileError
 from s1batch.jobs.ask import AskJob
+from s1batch.jobs.ask_spec import AskSpec
 from s1batch.jobs.base import Settings
-from s1batch.jobs.spec import AskSpec, build_job
 from s1batch.jobs.tools.function import ToolError, ToolFunction
 from s1batch.jobs.tools.toolbox import BUILT_IN, LONGEST_RESULT, Toolbox, error_text, load_tools
 from s1batch.records import Chunk, Fields, ModelIdentity, PlanEntry, Record, Sampling, ToolCall
@@ -88,11 +88,11 @@ def test_a_function_beside_the_job_file_is_a_tool(tmp_path: Path) -> None:
 )
 def test_a_wrong_tool_is_an_error_of_the_job_file(fields: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(JobFileError, match=said):
-        build_job(AskSpec.model_validate({"kind": "ask", "prompt": "?", **fields}), tmp_path)
+        AskSpec.model_validate({"kind": "ask", "prompt": "?", **fields}).build(tmp_path)
 
 
 def ask_job(**fields: Any) -> AskJob:
-    job = build_job(AskSpec.model_validate({"kind": "ask", "prompt": "?", **fields}), Path())
+    job = AskSpec.model_validate({"kind": "ask", "prompt": "?", **fields}).build(Path())
     assert isinstance(job, AskJob)
     return job
 
