@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +48,8 @@ class RunOptions:
         extend: Files that are not in the plan are added to it.
         pilot: Only so many chunks, spread over the (shard's) plan, to find out what the rest will take.
         accept: Outcomes besides ok that leave the exit code at 0; None takes the job's.
+        patience_s: How long to wait for what another run holds: that of a node that was lost, until it counts as dead.
+        ends_at: By when the run must be over, seconds since 1970; None: there is no limit.
     """
 
     scheduler: str | None = None
@@ -58,6 +60,8 @@ class RunOptions:
     extend: bool = False
     pilot: int | None = None
     accept: tuple[Outcome, ...] | None = None
+    patience_s: float = 0.0
+    ends_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +136,7 @@ def execute(
         LockedError: Another run works on these results.
         Interrupted: `stop` was set.
         BudgetSpent: The job's budget is spent.
+        OutOfTime: The allocation ends.
         S1BatchError: The run could not be finished.
     """
     options = options or RunOptions()
@@ -148,7 +153,8 @@ def execute(
     job = make_job(loaded)
     reader = make_reader(loaded, facts.rules)
     schema = RowSchema(reader.lineage, job.columns)
-    with ResultsStore(path, schema) as store, store.lease(_lease_name(options.shard)):
+    lease = _lease_name(options.shard)
+    with ResultsStore(path, schema) as store, _held(store, lease, options.patience_s, stop):
         store.tidy()
         with at_once(stop):
             plan = _open_plan(loaded, facts, job, reader, path, store, options, say, stop)
@@ -170,12 +176,14 @@ def execute(
                 tasks=tasks,
                 chunks=subset.chunks,
                 done=before,
-                run=_lease_name(options.shard),
+                run=lease,
                 shard=options.shard,
                 retried=options.retry,
-                allowance=allowance(loaded.spec.run, store, _lease_name(options.shard), options.shard),
+                allowance=allowance(loaded.spec.run, store, lease, options.shard),
                 scheduler=options.scheduler or loaded.spec.run.scheduler,
                 workers=options.workers if options.workers is not None else loaded.spec.run.workers,
+                patience_s=options.patience_s,
+                ends_at=options.ends_at,
             )
             known = subset.answered_keys(store) if options.pilot is not None else frozenset()
             try:
@@ -231,7 +239,7 @@ def _open_plan(
     """Return the plan of a results folder, made or extended when that is due; refuse another job's folder."""
     layout = Layout(path)
     spec = make_run_spec(loaded, facts, job.prompt_hash)
-    with _planning(store, stop):
+    with _held(store, "plan", PLAN_PATIENCE_S, stop):
         if layout.run.exists():
             check_same(read_run_spec(layout.run), spec, path)
         else:
@@ -257,19 +265,20 @@ def _open_plan(
 
 
 @contextmanager
-def _planning(store: ResultsStore, stop: threading.Event) -> Iterator[Lease]:
-    """Hold the plan; wait while another shard makes it."""
-    give_up = time.monotonic() + PLAN_PATIENCE_S
-    while True:
-        try:
-            with store.lease("plan") as lease:
-                yield lease
-            return
-        except LockedError:
-            if time.monotonic() > give_up:
-                raise
-            stop.wait(0.5)
-            go_on(stop)
+def _held(store: ResultsStore, name: str, patience_s: float, stop: threading.Event) -> Iterator[Lease]:
+    """Hold a lease; wait while another run holds it."""
+    give_up = time.monotonic() + patience_s
+    with ExitStack() as held:
+        while True:
+            try:
+                lease = held.enter_context(store.lease(name))
+                break
+            except LockedError:
+                if time.monotonic() >= give_up:
+                    raise
+                stop.wait(0.5)
+                go_on(stop)
+        yield lease
 
 
 def _merge(job: Job, store: ResultsStore, plan: PlanStore) -> int | None:

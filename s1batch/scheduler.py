@@ -13,7 +13,7 @@ from s1batch.class_turns import ALL_AT_ONCE, ClassTurn
 from s1batch.errors import Interrupted, S1BatchError, UsageError
 from s1batch.part_runner import PartSummary
 from s1batch.session import Session, SessionSetup, SessionStats
-from s1batch.stopping import StopSign, at_once
+from s1batch.stopping import Ending, StopSign, at_once
 
 POLL_S = 0.2
 
@@ -142,7 +142,7 @@ def _submit_all(
         if stop.is_set() and error is None:
             error = Interrupted("stopped")
         if error is not None:
-            session.stop()
+            session.stop(at_limit=isinstance(stop, Ending) and stop.at_limit)
             waiting.clear()
         # One turn of a part after the other: both write its journal, and the later one needs the rows of the earlier.
         while waiting and len(running) < width and waiting[0].part not in running.values():
