@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from s1batch.results.layout import Layout
 from s1batch.slurm.client import Slurm
 from s1batch.slurm.folder import SubmissionFolder
 from s1batch.slurm.progress import parts_done
@@ -54,6 +55,8 @@ def close_submission(
     if done.parts is None:
         found["said"] = "no task came as far as a plan; the logs say why"
     else:
+        if done.complete:
+            _merge(results)
         found.update(_proof(results, say))
         missing = [shard.shard for shard in state.shards if shard.standing != "complete"]
         if missing:
@@ -78,6 +81,14 @@ def _settled(
             return state
         sleep(_LOOK_EVERY_S)
         waited_s += _LOOK_EVERY_S
+
+
+def _merge(results: Path) -> None:
+    """Merge answers over overlaps where the task that ended last was killed before it had."""
+    import s1batch
+
+    if not Layout(results).merged_rows().exists():
+        s1batch.open_results(results).merge()
 
 
 def _proof(results: Path, say: Say) -> dict[str, Any]:

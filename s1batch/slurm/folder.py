@@ -173,7 +173,7 @@ def submissions(results: Path) -> Iterator[SubmissionFolder]:
 
 def new_name(now: float, digits: str) -> str:
     """Return a name for a submission; names sort by time."""
-    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f"-{digits}"
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f"{int(now * 1000) % 1000:03d}-{digits}"
 
 
 def _write(path: Path, plain: Any) -> None:

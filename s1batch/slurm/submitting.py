@@ -31,7 +31,7 @@ from s1batch.wording import count
 
 Say = Callable[[str], None]
 
-START_S = 60
+START_S = 15
 """What a task needs at least between its start and the signal, or it would do nothing but be requeued."""
 
 

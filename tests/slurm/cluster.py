@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +22,6 @@ ACCOUNTING_PROGRAMS = {"slurmdbd": "slurmdbd", "mariadb-server-core": "mariadbd"
 NODES = ("n1", "n2", "n3", "n4")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _POLICY = Path("/usr/sbin/policy-rc.d")
-_HOSTS_MARK = "# s1batch test cluster"
 
 
 class CannotRun(Exception):
@@ -78,7 +77,6 @@ class Cluster:
         self.folder = folder
         self.accounting = accounting
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._hosts: str | None = None
         self._named = False
 
     # -------------------------------------------------------------------------------------------- life
@@ -114,9 +112,7 @@ class Cluster:
         for pid in self._processes_of(None):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        if self._hosts is not None:
-            Path("/etc/hosts").write_text(self._hosts)
-            self._hosts = None
+        self._set_hosts(())
 
     @property
     def environment(self) -> dict[str, str]:
@@ -147,7 +143,9 @@ class Cluster:
 
     def cut_power(self, node: str) -> None:
         """Kill everything on a node at once, and let the controller know."""
-        self._processes.pop(f"slurmd-{node}").kill()
+        daemon = self._processes.pop(f"slurmd-{node}")
+        daemon.kill()
+        daemon.wait()
         for _ in range(2):  # a second time for what was forked meanwhile
             for pid in self._processes_of(node):
                 with suppress(ProcessLookupError):
@@ -193,12 +191,7 @@ class Cluster:
     def _configure(self) -> None:
         controller = "s1ctl" if self._named else socket.gethostname().partition(".")[0]
         self._controller = controller
-        hosts = Path("/etc/hosts").read_text()
-        lines = [f"127.0.0.1 {name} {_HOSTS_MARK}" for name in (controller, *NODES)]
-        # An earlier cluster that was killed may have left its lines; whoever comes first in the file counts.
-        kept = "\n".join(line for line in hosts.splitlines() if _HOSTS_MARK not in line) + "\n"
-        self._hosts = kept
-        Path("/etc/hosts").write_text("\n".join(lines) + "\n" + kept)  # in place: it may be a mount
+        self._set_hosts((controller, *NODES))
         key = self.folder / "etc/munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
@@ -222,13 +215,18 @@ class Cluster:
         text = _SLURM.format(folder=self.folder, controller=controller, storage=storage, nodes=nodes, **self._ports)
         (self.folder / "etc/slurm.conf").write_text(text)
 
+    def _set_hosts(self, names: Sequence[str]) -> None:
+        """Give names the address of loopback; the lines that this cluster wrote before go."""
+        path, mark = Path("/etc/hosts"), f"# s1batch test cluster {self.folder}"
+        kept = [line for line in path.read_text().splitlines() if not line.endswith(mark)]
+        # Whoever comes first counts. Written in place, because it may be a mount.
+        path.write_text("\n".join([*(f"127.0.0.1 {name} {mark}" for name in names), *kept]) + "\n")
+
     def _start_all(self) -> None:
         run, etc, log = (self.folder / name for name in ("run", "etc", "log"))
-        self._start(
-            "munged",
-            ["munged", "--foreground", f"--key-file={etc}/munge.key", f"--socket={run}/munge.socket", "--force"]
-            + [f"--pid-file={run}/munged.pid", f"--log-file={log}/munged.log", f"--seed-file={run}/munged.seed"],
-        )
+        munged = ["munged", "--foreground", "--force", f"--key-file={etc}/munge.key", f"--socket={run}/munge.socket"]
+        munged += [f"--pid-file={run}/munged.pid", f"--log-file={log}/munged.log", f"--seed-file={run}/munged.seed"]
+        self._start("munged", munged)
         self.wait_until(lambda: (run / "munge.socket").exists(), 20, "munged")
         if self.accounting:
             self._start_database()
@@ -394,3 +392,11 @@ StoragePass=slurm
 StorageLoc=slurm_acct_db
 CommitDelay=1
 """
+
+
+if __name__ == "__main__":
+    # For CI: what cannot be installed here is said once, in front of all tests.
+    try:
+        install(accounting=True)
+    except CannotRun as reason:
+        print(f"no Slurm cluster here: {reason}; tests that need one will be skipped")
