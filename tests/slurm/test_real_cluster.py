@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,6 +29,7 @@ from s1batch.launching.registry import RegisteredEndpoint, Registration, registe
 from s1batch.results.process import ProcessIdentity
 from s1batch.slurm.client import SlurmPrograms
 from s1batch.slurm.folder import SubmissionFolder, submissions
+from tests.archives import write_archive
 from tests.loopback import Loopback
 from tests.slurm.cluster import CannotRun, Cluster
 
@@ -273,24 +276,48 @@ def test_what_was_cancelled_as_a_whole_goes_on_with_another_number_of_shards(bar
     job.check(12)
 
 
-async def test_an_array_asks_shared_endpoints(bare, tmp_path, limited):
-    async with Loopback(answer=lambda body: json.dumps({"length": 1})) as server:
+def as_written(folder: Path, name: str) -> list[str]:
+    """Write a job file as docs/slurm.md shows it, and return the words of the command that submits it."""
+    text = (ROOT / "docs/slurm.md").read_text()
+    (block,) = [each for each in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if each.startswith(f"# {name}")]
+    (folder / name).write_text(block)
+    return shlex.split(re.findall(rf"^    s1batch (submit {name} .*)$", text, re.MULTILINE)[0])
+
+
+def submit_as_written(cluster: Cluster, folder: Path, name: str, *more: str) -> Submitted:
+    """Submit a job of docs/slurm.md over a small archive."""
+    job = Submitted(cluster, folder / "job", rows=0)
+    write_archive(job.folder / "archive", stations=1, seconds=100)
+    job.results = job.folder / "results" / name.removesuffix(".yaml")
+    code, said = job.s1batch(*as_written(job.folder, name), *more)
+    assert code == 0, said
+    return job
+
+
+def test_the_documented_array_on_cpus_runs_as_written(bare, tmp_path, limited):
+    job = submit_as_written(bare, tmp_path, "picks.yaml", "--set", "run.part_chunks=2")
+    found = job.closed()
+    assert (found["ok"], found["complete"], found["rows"]) == (True, True, 6), found
+    assert pl.read_parquet(job.results / "rows/*.parquet")["engine"].str.starts_with("reference").all()
+
+
+async def test_the_documented_array_asks_shared_endpoints_as_written(bare, tmp_path, limited):
+    picks = json.dumps({"contain": False, "p_index": None, "s_index": None})
+    async with Loopback(answer=lambda body: picks) as server:
         process = ProcessIdentity.current()
         endpoint = RegisteredEndpoint(url=server.url, model="mock", single_prefill=True)
         register(
-            tmp_path / "endpoints",
+            tmp_path / "job/endpoints",
             Registration(
                 host="node0", node_rank=0, server="lmdeploy", started="2026-01-01T00:00:00+00:00", ready=True,
                 process=process, endpoints=(endpoint,), logs=(),
             ),
         )  # fmt: skip
-        job = Submitted(bare, tmp_path / "job", rows=16)
-        job.write_job({"kind": "http", "endpoints": str(tmp_path / "endpoints"), "max_in_flight": 4})
-        await asyncio.to_thread(job.submit, 4)
+        job = await asyncio.to_thread(submit_as_written, bare, tmp_path, "shared.yaml", "--set", "run.part_chunks=1")
         found = await asyncio.to_thread(job.closed)
-        assert (found["ok"], found["complete"], found["rows"]) == (True, True, 16)
-        assert server.served == 16
-    job.check(16)
+    assert (found["ok"], found["complete"], found["rows"]) == (True, True, 3), found
+    assert server.served > 0
+    assert "#SBATCH --array=0-3%2" in job.last.array_script(0).read_text()
 
 
 def test_a_task_at_its_time_limit_drains_requeues_and_finishes(limited):

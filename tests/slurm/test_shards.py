@@ -40,7 +40,7 @@ def test_every_shard_is_one_index_below_the_limit(shards, size, parallel):
     assert [shard for each in slices for shard in each.shards] == shards
     assert all(0 <= index < size for each in slices for index in each.indices)
     if parallel is not None and slices:
-        assert sum(each.parallel for each in slices) == parallel, "the limit holds for all arrays together"
+        assert sum(each.parallel or 0 for each in slices) == parallel, "the limit holds for all arrays together"
 
 
 def test_fewer_tasks_at_a_time_than_arrays_is_refused():

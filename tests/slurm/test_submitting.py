@@ -85,7 +85,7 @@ def test_arrays_are_submitted_and_a_closing_job_behind_them(job):
 
 def test_only_incomplete_shards_are_submitted(job):
     run_shards(job, 0, 3, 4)
-    said = []
+    said: list[str] = []
     slurm = FakeSlurm()
     made = prepared(job, slurm, said=said)
     assert [array.shards for array in made.spec.arrays] == [(1, 2, 5, 6, 7)]
@@ -211,7 +211,7 @@ def test_the_closing_job_proves_a_complete_run(job):
     slurm = FakeSlurm()
     folder = submitted(job, slurm)
     run_shards(job, *range(8))
-    said = []
+    said: list[str] = []
     assert close_submission(folder, slurm, said.append, sleep=_never) == 0
     assert folder.read_closing()["rows"] == 16
     assert said[-1].startswith("clean: every planned chunk has exactly one row")
@@ -222,7 +222,7 @@ def test_the_closing_job_names_what_is_missing_and_waits_for_stragglers_within_b
     folder = submitted(job, slurm)
     run_shards(job, *range(7))
     slurm.in_queue = [task("100", 7, "RUNNING")]
-    waited = []
+    waited: list[float] = []
     assert close_submission(folder, slurm, lambda line: None, patience_s=60, sleep=waited.append) == 1
     assert sum(waited) == 60
     found = folder.read_closing()
@@ -242,7 +242,7 @@ def test_cancel_ends_what_is_in_the_queue_and_nothing_else(job):
     slurm = FakeSlurm()
     submitted(job, slurm)
     slurm.in_queue = [task("100", 0, "RUNNING"), task("101", None, "PENDING"), task("7", None, "RUNNING")]
-    said = []
+    said: list[str] = []
     assert cancel(job.parent / "out", slurm, said.append)
     assert slurm.cancelled == ["100", "101"]
     assert said == ["cancelled 100, 101; answers so far are kept, and submitting again goes on from them"]

@@ -114,7 +114,7 @@ def test_a_disk_that_refuses_notes_does_not_end_the_task(folder):
     for path in (folder.note(0).parent,):
         path.rmdir()
         path.write_text("no folder")
-    said = []
+    said: list[str] = []
     with task_of(folder.root, Shard(7, 8), Stop(), said.append, identity=LAST) as report:
         report.ended(0, "done")
     assert len(said) == 2
