@@ -70,6 +70,9 @@ class BudgetSpent(Interrupted):
 class OutOfTime(Interrupted):
     """The run stopped in good order before its allocation ended; running again goes on from here."""
 
+    def __init__(self, text: str = "the allocation ends before another answer could come; run again to go on") -> None:
+        super().__init__(text)
+
 
 class ResultsError(S1BatchError):
     """The results directory is damaged, or cannot be written."""

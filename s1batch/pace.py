@@ -109,7 +109,7 @@ class PacedEngine:
         """
         if not self._pace.fits():
             self._on_late()
-            raise OutOfTime("the allocation ends before another answer could come; run again to go on")
+            raise OutOfTime
         call = self._pace.begin()
         answered = False
         try:

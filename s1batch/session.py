@@ -209,7 +209,7 @@ class Session:
             if self._spent:
                 raise BudgetSpent("the tokens of this run are spent") from None
             if self._late:
-                raise OutOfTime("the allocation ends before another answer could come; run again to go on") from None
+                raise OutOfTime from None
             raise
 
     def _run_part(self, part: int, only: Collection[str] | None, turn: ClassTurn) -> PartSummary:

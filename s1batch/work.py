@@ -98,8 +98,7 @@ def carry_out(work: Work, *, say: Say, stop: StopSign, terminal: bool | None) ->
     work.allowance.check()
     ending = work.allowance.ending(stop)
     if work.ends_at is not None:
-        late = OutOfTime("the allocation ends; run again to go on")
-        ending.by(time.monotonic() + work.ends_at - time.time(), late)
+        ending.by(time.monotonic() + work.ends_at - time.time(), OutOfTime())
     samples = Layout(work.path).throughput
     terminal = sys.stderr.isatty() if terminal is None else terminal
     with ProgressWatch(work.chunks, work.done, samples, say, terminal=terminal, run=work.run) as watch:

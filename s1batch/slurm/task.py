@@ -123,7 +123,8 @@ def _requeue(
         return
     # The note first: Slurm ends this process when it requeues the task.
     _keep(submission, replace(note, requeued=True, said="the time limit came; back into the queue"), say)
-    say(f"the time limit is near: {task.name} goes back into the queue ({task.restarts + 1} of at most {limit} times)")
+    why = note.said.partition(";")[0]
+    say(f"{why}: {task.name} goes back into the queue ({task.restarts + 1} of at most {limit} times)")
     try:
         slurm.requeue(task.name)
     except SlurmError as error:

@@ -328,7 +328,7 @@ def test_a_task_at_its_time_limit_drains_requeues_and_finishes(limited):
     assert limited.asked_twice() == 0, "an answer on its way was not waited for"
     log = (limited.last.logs / f"{array}_2.log").read_text()
     assert "s1batch: stopping; answers on their way are waited for" in log, "Slurm's signal did not arrive"
-    assert f"the time limit is near: {array}_2 goes back into the queue (1 of at most 10 times)" in log
+    assert f"interrupted: {array}_2 goes back into the queue (1 of at most 10 times)" in log
 
 
 def test_the_requeue_of_the_last_task_leaves_the_others_alone(limited):
@@ -345,10 +345,9 @@ def test_no_question_is_begun_that_could_not_be_answered_before_the_limit(paced)
     array = paced.last.read_jobs().arrays[0]
     asked = paced.asked()[f"{array}_0"]
     assert len(asked) == 5, "a question was cut off"
-    assert {restarts for _, restarts in asked} == set(range(paced.restarts(0) + 1))
-    assert paced.restarts(0) >= 1
+    assert {restarts for _, restarts in asked} >= {0, 1}
     log = (paced.last.logs / f"{array}_0.log").read_text()
-    assert "the allocation ends before another answer could come" in log
+    assert f"the allocation ends before another answer could come: {array}_0 goes back into the queue" in log
     assert "s1batch: stopping" not in log, "it was the signal that ended the run"
 
 
