@@ -89,8 +89,13 @@ def _made(found: Mapping[str, Any]) -> Paper:
         sections=_sections(text),
         pages=starts,
         figures=[Figure(**figure) for figure in found["figures"]],
-        metadata={name.lower(): facts[name] for name in _PLAIN_FACTS if facts.get(name)} | {"pages": len(pages)},
+        metadata={name.lower(): facts[name] for name in _PLAIN_FACTS if facts.get(name)}
+        | _pages(len(pages), found["broken"]),
     )
+
+
+def _pages(count: int, broken: int) -> dict[str, int]:
+    return {"pages": count, "broken_pages": broken} if broken else {"pages": count}
 
 
 def _sections(text: str) -> list[Mark]:

@@ -230,7 +230,8 @@ class PaperPlanner:
                 waiting.append((name, threads.submit(self._scanned, name) if self._is_new_pdf(name) else None))
                 if len(waiting) > 2 * processes:
                     yield waiting.popleft()
-            yield from waiting
+            while waiting:
+                yield waiting.popleft()
 
     def _is_new_pdf(self, name: str) -> bool:
         try:

@@ -60,14 +60,19 @@ class PassageSpec(Config):
     @model_validator(mode="after")
     def _check(self) -> PassageSpec:
         if self.whole:
-            alien = {"tokens", "overlap", "unit", "join_sections"} & self.model_fields_set
-            if alien - ({"overlap"} if self.too_long == "split" else set()):
-                raise ValueError(f"passages of whole papers have no {', '.join(sorted(alien))}")
-        elif {"too_long", "longest"} & self.model_fields_set:
-            raise ValueError("passages.too_long and longest are for `whole: true`")
+            if alien := self._changed("tokens", "unit", "join_sections"):
+                raise ValueError(f"passages of whole papers have no {', '.join(alien)}")
+            if self.longest is not None and self.too_long != "split":
+                raise ValueError("passages.longest is for `too_long: split`")
+        elif alien := self._changed("too_long", "longest"):
+            raise ValueError(f"passages.{alien[0]} is for `whole: true`")
         elif 2 * self.overlap > self.tokens:
             raise ValueError(f"passages.overlap is {self.overlap}: at most half of passages.tokens ({self.tokens})")
         return self
+
+    def _changed(self, *names: str) -> list[str]:
+        """Return which fields differ from their defaults; a run stores all of them, and reads them again."""
+        return [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
 
 
 class PaperSource(SourceConfig):
