@@ -120,8 +120,13 @@ def split(text: str, count: Callable[[str], int], room: int) -> list[tuple[int, 
         chunks = [(text, count(text))]
     for part, length in chunks:
         for inner, size in _halved(part, length, count, room):
-            found.append((position, position + len(inner), size))
-            position += len(inner)
+            behind = position + len(inner)
+            # The end of a long paragraph and what follows it come apart, though they may fit together.
+            if found and found[-1][2] + size <= room:
+                found[-1] = (found[-1][0], behind, found[-1][2] + size)
+            else:
+                found.append((position, behind, size))
+            position = behind
     return found
 
 

@@ -38,15 +38,20 @@ _LIGATURES = str.maketrans(
     {"\ufb00": "ff", "\ufb01": "fi", "\ufb02": "fl", "\ufb03": "ffi", "\ufb04": "ffl", "\ufb05": "st", "\ufb06": "st"}
 )
 _LIGATURE = re.compile("[\ufb00-\ufb06]")
-_HYPHEN = re.compile("[\x02\ufffe\u00ad]\r?\n?")
-_HYPHEN_AT_END = re.compile(r"(?<=[a-zà-ÿ])[-\u2010]\r?\n(?=[a-zà-ÿ])")
+_BREAK = re.compile("[\x02\ufffe]\r?\n?")
+_JOINED = re.compile("(?<=[a-zß-ÿ])(?:[\x02\ufffe]\r?\n?|[-\u2010]\r?\n)(?=[a-zß-ÿ])|\u00ad\r?\n?")
+_ENDING_SPACE = re.compile(r"[ \t]+(?=\r?\n|\Z)")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\ufffe\uffff]")
 _CAPTION = re.compile(r"^(?:fig(?:ure)?s?\.?|scheme|plate|chart)\s*[\dIVXS]", re.I)
 
 
 def clean(text: str) -> str:
-    """Return the text of a page with hyphens joined, ligatures spelt out and line ends as line feeds."""
-    text = _HYPHEN_AT_END.sub("", _HYPHEN.sub("", text)).replace("\r\n", "\n").replace("\r", "\n")
+    """Return the text of a page with words joined, ligatures spelt out and line ends as line feeds.
+
+    PDFium writes U+0002 for a hyphen at the end of a line. Between small letters it parts a word; elsewhere it may be
+    that of `Fe-56` or a minus, and stays.
+    """
+    text = _BREAK.sub("-", _JOINED.sub("", text)).replace("\r\n", "\n").replace("\r", "\n")
     if not text.isascii() and _LIGATURE.search(text):
         text = text.translate(_LIGATURES)
     return _CONTROL.sub("", text).encode("utf-8", "replace").decode("utf-8").strip()
@@ -106,7 +111,7 @@ def in_columns(textpage: Any, gutter: float) -> str:
         textpage.get_text_bounded(gutter, below, right, above),
         textpage.get_text_bounded(left, bottom, right, below) if below > bottom else "",
     ]
-    return "\n".join(piece for piece in pieces if piece.strip())
+    return "\n".join(_ENDING_SPACE.sub("", piece) for piece in pieces if piece.strip())
 
 
 def images_of(page: Any) -> Iterator[Any]:
@@ -124,14 +129,24 @@ def figures_of(page: Any, textpage: Any, number: int, least: int) -> list[dict[s
             continue
         if captions is None:
             captions = captions_of(textpage)
-        x0, y0, x1, y1 = image.get_bounds()
-        near = min(
-            captions, key=lambda c: min(abs(c[1] - y0), abs(c[0] - y1)) + (0 if x0 <= c[0] <= x1 else 1), default=None
-        )
+        _, bottom, _, top = image.get_bounds()
+        caption = min(captions, key=lambda about: caption_distance(about, bottom, top), default=None)
         found.append(
-            {"page": number, "number": index, "width": width, "height": height, "caption": near[2] if near else ""}
+            {
+                "page": number,
+                "number": index,
+                "width": width,
+                "height": height,
+                "caption": caption[2] if caption else "",
+            }
         )
     return found
+
+
+def caption_distance(caption: tuple[float, float, str], bottom: float, top: float) -> float:
+    """Return how far a caption is from an image, in points; one above it must be much nearer to be its own."""
+    below, above = bottom - caption[1], caption[0] - top
+    return abs(below) if below >= -20 else 2 * abs(above) + 20
 
 
 def captions_of(textpage: Any) -> list[tuple[float, float, str]]:
@@ -141,8 +156,7 @@ def captions_of(textpage: Any) -> list[tuple[float, float, str]]:
     position = 0
     for line in text.split("\n"):
         if _CAPTION.match(line.strip()):
-            rest = text[position:].replace("\r\n", "\n").split("\n")
-            caption = " ".join(clean("\n".join(rest[:4])).split())[:400]
+            caption = caption_text(text[position : position + 1000])
             try:
                 _, bottom, _, top = textpage.get_charbox(position)
             except pdfium.PdfiumError:
@@ -150,6 +164,18 @@ def captions_of(textpage: Any) -> list[tuple[float, float, str]]:
             found.append((bottom, top, caption))
         position += len(line) + 1
     return found
+
+
+def caption_text(text: str) -> str:
+    """Return a caption: up to five lines, until one ends a sentence or the next caption begins."""
+    lines: list[str] = []
+    for line in clean(text).split("\n")[:5]:
+        if lines and _CAPTION.match(line.strip()):
+            break
+        lines.append(line.strip())
+        if line.rstrip().endswith("."):
+            break
+    return " ".join(lines)
 
 
 def read_text(path: str, figures: bool, least: int) -> dict[str, Any]:

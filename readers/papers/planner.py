@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ import numpy as np
 
 from s1batch.canonical import digest
 from s1batch.errors import SourceError
+from s1batch.paths import encode_path
 from s1batch.readers.papers.cache import BLOCK_PAPERS, CutCache
 from s1batch.readers.papers.cutting import Cut, Cutter
 from s1batch.readers.papers.files import ROOT, PaperFiles
@@ -131,7 +133,7 @@ class PaperPlanner:
             size, mtime_ns = stat.st_size, stat.st_mtime_ns
             if size == 0:
                 raise SourceError("empty_file", "the file is empty")
-            for planned in self._planned(path, f"{path}\0{size}\0{mtime_ns}", ahead):
+            for planned in self._planned(path, self._key(path, stat), ahead):
                 done = True
                 if planned.error is not None:
                     place = planned.place
@@ -168,14 +170,13 @@ class PaperPlanner:
             yield item(status="unreadable", reason="not_readable", unit="bytes", count=size)
             yield _refused(name, None, "not_readable", detail)
 
-    def _planned(self, path: Path, identity: str, ahead: Future[list[Found]] | None) -> Iterator[Planned]:
+    def _planned(self, path: Path, key: str, ahead: Future[list[Found]] | None) -> Iterator[Planned]:
         """Yield what the cache knows, and then what the rest of the file holds.
 
         Raises:
             Loss: The end of the file is damaged.
             SourceError: The file cannot be read.
         """
-        key = digest([identity, self.settings])
         after = block = 0
         for lines in self.cache.blocks(key):
             block += 1
@@ -241,8 +242,11 @@ class PaperPlanner:
                 return False
         except (SourceError, OSError):
             return False
-        key = digest([f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}", self.settings])
-        return stat.st_size > 0 and next(self.cache.blocks(key), None) is None
+        return stat.st_size > 0 and next(self.cache.blocks(self._key(path, stat)), None) is None
+
+    def _key(self, path: Path, stat: os.stat_result) -> str:
+        """Return what the cache calls a file."""
+        return digest([encode_path(path), stat.st_size, stat.st_mtime_ns, self.settings])
 
     def _scanned(self, name: str) -> list[Found]:
         path = self.files.path_of(name)

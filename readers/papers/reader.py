@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 PROMPT_TOKENS = 1000
 """What is left of the context for the question, where whole papers are cut to fit."""
 
+_WORD = re.compile(r"\S")
 _LIBRARIES = ("chonkie", "chonkie-core", "lxml", "pypdfium2", "tokenizers", "tokie")
 _CUTS_VERSION = 1
 """Goes up when the same file is cut or read otherwise than before."""
@@ -144,12 +146,14 @@ class PaperReader:
             said = f"the paper has {len(paper.text)} characters; {start} to {stop} were planned"
             return _unreadable(chunk, SourceError("source_changed", said), facts)
         core = chunk.core or (start, stop)
+        word = _WORD.search(paper.text, core[0], core[1])
+        begins = word.start() if word else core[0]
         lineage = {
             "paper_id": paper.paper_id or address.source,
             "passage_id": f"{address.source}:{start}-{stop}",
             "title": paper.title,
-            "section": paper.section_at(core[0]),
-            "page": paper.page_at(core[0]),
+            "section": paper.section_at(begins),
+            "page": paper.page_at(begins),
             "char_start": start,
             "char_end": stop,
             **facts,

@@ -226,12 +226,14 @@ def read_whole(path: Path) -> bytes:
     """
     stream = ContentStream(path)
     try:
-        content = stream.take(LONGEST_RECORD + 1)
+        plain = codec_of(path) is None
+        content = b"" if plain and stream.size > LONGEST_RECORD else stream.take(LONGEST_RECORD + 1)
+        too_long = len(content) > LONGEST_RECORD or (plain and stream.size > LONGEST_RECORD)
         if stream.damage is not None:
             raise SourceError("decode_error", stream.damage)
     finally:
         stream.close()
-    if len(content) > LONGEST_RECORD:
+    if too_long:
         raise SourceError("not_readable", f"one paper of more than {LONGEST_RECORD} bytes is not read")
     if not content.strip():
         raise SourceError("empty_file", "the file is empty")
