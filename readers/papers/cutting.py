@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -80,14 +80,15 @@ class Cutter:
         pieces = self._packed(_sections(paper), text, count, max(limit - overlap, 1))
         own = count == self.counter.count
         cuts: list[Cut] = []
-        before = 0
+        before, size = 0, 0
         for start, stop, length in pieces:
             first, repeated = start, 0
             if overlap and start > before:
-                first, repeated = _reach_back(text, start, before, overlap, count)
+                guess = int(0.97 * overlap * (start - before) / max(size, 1))
+                first, repeated = _reach_back(text, start, before, guess, overlap, count)
             tokens = length + repeated if own else self.counter.count(text[first:stop])
             cuts.append(Cut(start=first, core=start, stop=stop, tokens=self.counter.safe(tokens)))
-            before = start
+            before, size = start, length
         return cuts
 
     def _packed(
@@ -95,18 +96,23 @@ class Cutter:
     ) -> list[tuple[int, int, int]]:
         """Return (start, stop, length) of pieces: several short sections, or a part of a long one."""
         packed: list[tuple[int, int, int]] = []
-        open_until = False
+        may_join = False
         for start, stop in sections:
-            part = text[start:stop]
-            if len(part) > 12 * room or (length := count(part)) > room:
-                # Few texts have so many characters in a token: not worth counting before they are cut.
-                packed += [(start + a, start + b, n) for a, b, n in split(part, count, room)]
-                open_until = False
-            elif open_until and packed[-1][2] + length <= room:
+            # What may be too long is not counted before it is cut: that counts it.
+            pieces = split(text[start:stop], count, room) if stop - start > room else [(0, stop - start, -1)]
+            if len(pieces) > 1:
+                packed += [(start + a, start + b, n) for a, b, n in pieces]
+                may_join = False
+                continue
+            length = pieces[0][2] if pieces[0][2] >= 0 else count(text[start:stop])
+            if length > room:
+                packed += [(start + a, start + b, n) for a, b, n in split(text[start:stop], count, room)]
+                may_join = False
+            elif may_join and packed[-1][2] + length <= room:
                 packed[-1] = (packed[-1][0], stop, packed[-1][2] + length)
             else:
                 packed.append((start, stop, length))
-                open_until = self.spec.join_sections
+                may_join = self.spec.join_sections
         return packed
 
 
@@ -146,9 +152,11 @@ def _sections(paper: Paper) -> list[tuple[int, int]]:
     return [(start, stop) for start, stop in pairwise(borders) if stop > start]
 
 
-def _reach_back(text: str, start: int, floor: int, overlap: int, count: Callable[[str], int]) -> tuple[int, int]:
+def _reach_back(
+    text: str, start: int, floor: int, guess: int, overlap: int, count: Callable[[str], int]
+) -> tuple[int, int]:
     """Return where a passage begins that repeats at most so much of what stands before it, at a word, and how much."""
-    reach = min(overlap * 4, start - floor)
+    reach = min(guess, start - floor)
     for _ in range(_TRIES):
         first = start - reach
         if first > floor:
@@ -167,6 +175,7 @@ def _words(text: str) -> int:
     return len(text.split())
 
 
+@lru_cache(maxsize=8)
 def _chunker(count: Callable[[str], int], room: int) -> Any:
     return _chunker_class()(tokenizer=count, chunk_size=room, rules=_rules(), min_characters_per_chunk=1)
 

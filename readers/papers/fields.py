@@ -111,7 +111,7 @@ class RecordFields:
 
 def _at(record: Any, path: Sequence[str]) -> Any:
     for name in path:
-        if not isinstance(record, Mapping):
+        if not isinstance(record, dict):
             return None
         record = record.get(name)
     return record

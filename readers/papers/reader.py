@@ -114,23 +114,23 @@ class PaperReader:
 
     def read(self, chunks: Sequence[Chunk]) -> Iterator[Record]:
         """Yield the record of each passage; successive passages of a paper are read from it once."""
-        for run in _runs(chunks):
-            name = run[0].inputs[0].path
-            places = list(dict.fromkeys(_place_of(chunk) for chunk in run))
-            waiting = list(run)
+        for name, wanted in _runs(chunks):
             facts: dict[str, Any] = {"source_files": [name]}
+            done = 0
             try:
                 path = self._files.path_of(name)
                 stat = os.stat(path)
                 facts |= {"source_sizes": [stat.st_size], "source_mtimes_ns": [stat.st_mtime_ns]}
                 kind = self.formats.of(path)
-                for place, paper in zip(places, kind.read(path, places), strict=True):
-                    while waiting and _place_of(waiting[0]) == place:
-                        yield self._record(waiting.pop(0), paper, facts, kind, path)
+                for paper in kind.read(path, [place for place, _ in wanted]):
+                    done += 1
+                    for chunk in wanted[done - 1][1]:
+                        yield self._record(chunk, paper, facts, kind, path)
             except (SourceError, OSError) as error:
                 found = as_source_error(error)
-                for chunk in waiting:
-                    yield _unreadable(chunk, found, facts)
+                for _, passages in wanted[done:]:
+                    for chunk in passages:
+                        yield _unreadable(chunk, found, facts)
 
     def _record(
         self, chunk: Chunk, paper: Paper | SourceError, facts: dict[str, Any], kind: PaperFormat, path: Path
@@ -138,10 +138,9 @@ class PaperReader:
         if isinstance(paper, SourceError):
             return _unreadable(chunk, paper, facts)
         address = chunk.inputs[0]
-        spans = {part.dim: part for part in address.slices}
-        if "chars" not in spans:
+        if not address.slices or address.slices[0].dim != "chars":
             return _unreadable(chunk, SourceError("not_readable", "no text was planned"), facts)
-        start, stop = spans["chars"].start, spans["chars"].stop
+        start, stop = address.slices[0].start, address.slices[0].stop
         if stop > len(paper.text):
             said = f"the paper has {len(paper.text)} characters; {start} to {stop} were planned"
             return _unreadable(chunk, SourceError("source_changed", said), facts)
@@ -152,8 +151,8 @@ class PaperReader:
             "paper_id": paper.paper_id or address.source,
             "passage_id": f"{address.source}:{start}-{stop}",
             "title": paper.title,
-            "section": paper.section_at(begins),
-            "page": paper.page_at(begins),
+            "section": paper.section_at(begins) if paper.sections else "",
+            "page": paper.page_at(begins) if paper.pages else None,
             "char_start": start,
             "char_end": stop,
             **facts,
@@ -164,7 +163,7 @@ class PaperReader:
             "title": paper.title,
             "section": lineage["section"],
             "page": lineage["page"],
-            "passage": spans["passage"].start if "passage" in spans else 0,
+            "passage": address.slices[-1].start,
             "year": paper.year,
             "doi": paper.doi,
             "metadata": paper.metadata,
@@ -176,8 +175,8 @@ class PaperReader:
             if figures and isinstance(kind, Pdf):
                 try:
                     images = tuple(ImagePart(data=data) for data in kind.images(path, figures))
-                except SourceError as error:
-                    return _unreadable(chunk, error, facts)
+                except (SourceError, OSError) as error:
+                    return _unreadable(chunk, as_source_error(error), facts)
         return Record(chunk=chunk, lineage=lineage, payload=Fields(values=values, images=images))
 
     @property
@@ -216,18 +215,21 @@ def _place_of(chunk: Chunk) -> Place:
     return Place()
 
 
-def _runs(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
-    """Yield the longest stretches of chunks whose papers ascend in one file."""
-    run: list[Chunk] = []
+def _runs(chunks: Sequence[Chunk]) -> Iterator[tuple[str, list[tuple[Place, list[Chunk]]]]]:
+    """Yield the longest stretches of chunks whose papers ascend in one file, as papers with their passages."""
+    name, wanted = "", list[tuple[Place, list[Chunk]]]()
     for chunk in chunks:
-        if run:
-            same_file = run[-1].inputs[0].path == chunk.inputs[0].path
-            if not same_file or _place_of(run[-1]).start > _place_of(chunk).start:
-                yield run
-                run = []
-        run.append(chunk)
-    if run:
-        yield run
+        place, path = _place_of(chunk), chunk.inputs[0].path
+        if wanted and path == name and place == wanted[-1][0]:
+            wanted[-1][1].append(chunk)
+            continue
+        if wanted and (path != name or place.start <= wanted[-1][0].start):
+            yield name, wanted
+            wanted = []
+        name = path
+        wanted.append((place, [chunk]))
+    if wanted:
+        yield name, wanted
 
 
 def _unreadable(chunk: Chunk, error: SourceError, facts: dict[str, Any]) -> Record:
