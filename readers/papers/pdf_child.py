@@ -15,6 +15,7 @@ import ctypes
 import io
 import json
 import os
+import random
 import re
 import resource
 import signal
@@ -35,6 +36,7 @@ MOST_ALTERNATIONS = 0.15
 """Share of successive lines on different sides of the gutter from which on columns are told apart."""
 
 SAMPLED_CHARS = 40
+_SCATTER = [random.Random(number).randrange(10**6) for number in range(97)]
 
 _LIGATURES = str.maketrans(
     {"\ufb00": "ff", "\ufb01": "fi", "\ufb02": "fl", "\ufb03": "ffi", "\ufb04": "ffl", "\ufb05": "st", "\ufb06": "st"}
@@ -79,7 +81,10 @@ def wanders(textpage: Any) -> bool:
     left, right, bottom, top = (ctypes.c_double() for _ in range(4))
     refs = [ctypes.byref(value) for value in (left, right, bottom, top)]
     places: list[float] = []
-    for index in range(0, count, max(count // SAMPLED_CHARS, 1)):
+    step = max(count // SAMPLED_CHARS, 1)
+    for number in range(count // step):
+        # Not evenly: a step as long as two lines would always meet the same column.
+        index = number * step + _SCATTER[number % len(_SCATTER)] % step
         if pdfium_c.FPDFText_GetCharBox(textpage, index, *refs) and right.value > left.value:
             places.append(left.value)
     middle = (min(places) + max(places)) / 2 if places else 0.0

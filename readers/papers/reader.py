@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 PROMPT_TOKENS = 1000
 """What is left of the context for the question, where whole papers are cut to fit."""
 
+_log = logging.getLogger("s1batch.readers.papers")
 _WORD = re.compile(r"\S")
 _LIBRARIES = ("chonkie", "chonkie-core", "lxml", "pypdfium2", "tokenizers", "tokie")
 _CUTS_VERSION = 1
@@ -184,6 +186,8 @@ class PaperReader:
         return PaperFiles(self.spec, self.setting.base_dir)
 
     def _cutter(self) -> Cutter:
+        if self.setting.tokenizer is None and self.spec.passages.unit == "tokens":
+            _log.warning("no tokenizer of the model is at hand: three bytes of text count as one token")
         context = self.setting.context_tokens
         room = None if context is None else max(context - self.setting.answer_tokens - PROMPT_TOKENS, 16)
         return Cutter(self.spec.passages, open_counter(self.setting.tokenizer), room)

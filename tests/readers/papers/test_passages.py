@@ -127,13 +127,16 @@ def test_tokie_counts_where_it_agrees_with_the_models_own_tokenizer(monkeypatch:
     assert open_counter(TOKENIZER).by == "tokenizers"
 
 
-def test_without_a_tokenizer_the_estimate_is_on_the_high_side_of_prose(tmp_path: Path) -> None:
+def test_without_a_tokenizer_the_estimate_is_on_the_high_side_of_prose(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert open_counter(None).by == "estimate"
     for text in (SENTENCES, "地震波的传播速度" * 20, "Größe und Ausmaß der Verschiebung. " * 10):
         assert estimate(text) == -(-len(text.encode()) // 3)
     (tmp_path / "a.jsonl").write_bytes(lines_of([paper(1)]))
     [entry] = planned(make_reader(tmp_path, "a.jsonl", tokenizer=None))[1]
     assert entry.text_tokens == estimate(paper(1)["text"])
+    assert "three bytes of text count as one token" in caplog.text
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UsageError, match="no tokenizer"):
         open_counter(tmp_path / "tokenizer.json")
