@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s1batch.errors import SourceError
-from s1batch.readers.papers.corpus import JsonLines, ParquetRows
+from s1batch.readers.papers.corpus import JsonFile, JsonLines, ParquetRows
 from s1batch.readers.papers.fields import RecordFields
 from s1batch.readers.papers.markup import Markup
 from s1batch.readers.papers.paper import PaperFormat
@@ -21,7 +21,7 @@ from s1batch.readers.tables.parquet import KeptDecoders
 ENDINGS: Mapping[str, PaperFormatName] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
-    ".json": "jsonl",
+    ".json": "json",
     ".parquet": "parquet",
     ".pq": "parquet",
     ".pdf": "pdf",
@@ -35,7 +35,7 @@ ENDINGS: Mapping[str, PaperFormatName] = {
     ".txt": "text",
 }
 
-_COMPRESSED = ("jsonl", "xml", "latex", "markdown", "text")
+_COMPRESSED = ("jsonl", "json", "xml", "latex", "markdown", "text")
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ class Formats:
         match kind:
             case "jsonl":
                 return JsonLines(RecordFields(self.spec.fields), self.streams)
+            case "json":
+                return JsonFile(JsonLines(RecordFields(self.spec.fields), self.streams))
             case "parquet":
                 return ParquetRows(RecordFields(self.spec.fields), self.decoders)
             case "pdf":

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Unit = Literal["tokens", "words", "chars"]
 
-PaperFormatName = Literal["jsonl", "parquet", "pdf", "xml", "latex", "markdown", "text"]
+PaperFormatName = Literal["jsonl", "json", "parquet", "pdf", "xml", "latex", "markdown", "text"]
 
 
 def _as_tuple(value: object) -> object:

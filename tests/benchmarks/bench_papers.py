@@ -183,7 +183,8 @@ def cutting(papers: Sequence[Any]) -> tuple[Callable[[], int], Callable[[], int]
     from s1batch.readers.papers.spec import PassageSpec
 
     cutter = Cutter(PassageSpec(tokens=4000, overlap=200), open_counter(TOKENIZER))
-    chunker = RecursiveChunker(tokenizer=tokie.Tokenizer.from_json(str(TOKENIZER)), chunk_size=4000)
+    tokenizer: Any = tokie.Tokenizer.from_json(str(TOKENIZER))
+    chunker = RecursiveChunker(tokenizer=tokenizer, chunk_size=4000)
 
     def bare() -> int:
         # It keeps what it has counted: a corpus never asks twice for one text.
@@ -261,8 +262,8 @@ def main() -> None:
         rows.append(compare("passages of 4,000 tokens", "80%", *cutting(papers), size))
         head = ("what", "bare: CPU s", "s1batch: CPU s", "MB/s", "of bare", "wanted")
         print(table(f"Papers against the bare libraries ({load()})", head, rows))
-        head = ("corpus", "MB", "papers", "plan: peak MB", "wall s", "exit", "run: peak MB", "wall s", "exit")
-        print(table(f"Memory as a corpus grows ({load()})", head, memory(folder, mb / 4)))
+        memory_head = ("corpus", "MB", "papers", "plan: peak MB", "wall s", "exit", "run: peak MB", "wall s", "exit")
+        print(table(f"Memory as a corpus grows ({load()})", memory_head, memory(folder, mb / 4)))
 
 
 if __name__ == "__main__":

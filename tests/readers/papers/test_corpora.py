@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import orjson
 import polars as pl
@@ -17,12 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from s1batch.paths import encode_path
+from s1batch.readers.papers import corpus, streams
 from s1batch.readers.papers import paper as paper_module
-from s1batch.readers.papers import streams
 from tests.readers.papers.making import lines_of, make_reader, one, paper, planned, records_of, texts, values_of
 
 ROWS = [paper(number) for number in range(10)]
-WHOLE = {"passages": "whole"}
+WHOLE: dict[str, Any] = {"passages": "whole"}
 
 
 def zst(content: bytes, *, frames: int = 1) -> bytes:
@@ -163,6 +164,7 @@ def test_a_line_of_a_gigabyte_is_refused_without_being_held(tmp_path: Path) -> N
     program = f"""
 import resource
 from pathlib import Path
+from typing import Any
 from tests.readers.papers.making import make_reader, planned
 reader = make_reader(Path({str(tmp_path)!r}), "a.jsonl.zst", passages="whole")
 list(reader.files())
@@ -224,6 +226,38 @@ def test_a_record_without_identity_is_named_by_its_place(tmp_path: Path) -> None
     (tmp_path / "a.jsonl").write_bytes(lines_of([{"text": "One."}, {"text": "Two.", "id": None}]))
     items, _ = planned(make_reader(tmp_path, "a.jsonl", **WHOLE))
     assert [item.source for item in items] == ["a.jsonl#0", "a.jsonl#16"]
+
+
+def test_a_json_file_holds_lines_or_one_paper(tmp_path: Path) -> None:
+    (tmp_path / "lines.json.gz").write_bytes(gzip.compress(b"\n" + lines_of(ROWS)))
+    paper_of_cord = {
+        "paper_id": "abc",
+        "metadata": {"title": "On viruses"},
+        "abstract": [{"text": "Brief.", "section": "Abstract"}],
+        "body_text": [{"text": "Long.", "section": "Introduction"}],
+    }
+    (tmp_path / "one.json").write_bytes(orjson.dumps(paper_of_cord, option=orjson.OPT_INDENT_2))
+    (tmp_path / "torn.json").write_bytes(orjson.dumps(paper_of_cord, option=orjson.OPT_INDENT_2)[:-9])
+    (tmp_path / "list.json").write_bytes(b"[\n{}\n]")
+    reader = make_reader(tmp_path, "*", cache="cache", **WHOLE)
+    assert list(reader.plan()) == list(reader.plan())
+    items, entries = planned(reader)
+    assert [(item.path, item.status) for item in items] == [
+        *[("lines.json.gz", "selected")] * 10,
+        ("list.json", "unreadable"),
+        ("one.json", "selected"),
+        ("torn.json", "unreadable"),
+    ]
+    values = values_of(list(reader.read([entry.chunk for entry in entries]))[11])
+    assert (values["paper_id"], values["title"]) == ("abc", "On viruses")
+    assert values["text"] == "Abstract\n\nBrief.\n\nIntroduction\n\nLong."
+
+
+def test_parquet_of_many_rows_loses_none_between_its_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "ROWS_AT_ONCE", 3)
+    pl.DataFrame(ROWS).write_parquet(tmp_path / "a.parquet", row_group_size=4)
+    items, _ = planned(make_reader(tmp_path, "a.parquet", **WHOLE))
+    assert [item.source for item in items] == [row["id"] for row in ROWS]
 
 
 def test_s2orc_keeps_its_sections(tmp_path: Path) -> None:
