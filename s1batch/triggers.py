@@ -52,4 +52,5 @@ class Triggers:
         if places is None:
             return None
         margin_ns = round((self._margin_s + 1 / rate_hz) * _NS)
-        return [(place - margin_ns, place + margin_ns) for place in places]
+        ranges = [place if isinstance(place, tuple) else (place, place) for place in places]
+        return [(start - margin_ns, stop + margin_ns) for start, stop in ranges]
