@@ -78,6 +78,11 @@ class SentSeries:
         """Return the sample of the archive that a sample is."""
         return self.first_sample + round(index * self.samples_per_step)
 
+    def place(self, index: int) -> int:
+        """Return the time of a sample in ns, or the sample of the archive where there are no times."""
+        time_ns = self.time_ns(index)
+        return self.sample(index) if time_ns is None else time_ns
+
 
 def the_series(record: Record, kind: str) -> Series:
     """Return the series that a job asks about.
