@@ -21,7 +21,8 @@ _NUMBER = re.compile(
     r"(?P<before>[^\W\d_])?"
     r"(?P<sign>(?<![\w)\]%.,])[-+])?"
     r"(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![,\d])|\d+[.,]\d+|\d+|(?<![\w.])\.\d+)"
-    r"(?P<exponent>[eE][-+]?\d+\b|\s*[×x·*]\s*10\s*\^?\s*\{?(?P<power>[-+]?\d+)\}?)?"
+    r"(?P<exponent>[eE][-+]?\d+\b|\s*[×x·*]\s*10\s*\^?\s*\{?(?P<power>[-+]?\d+)\}?"
+    r"|\^\{?(?P<of_ten>[-+]?\d{1,3})\}?)?"
 )
 _RANGE = re.compile(r"\s*(?:-|to|±|\+/-)\s*")
 _LIST = re.compile(r"\s*(?:,|and|or|, and|, or)\s*")
@@ -177,6 +178,8 @@ def _value(match: re.Match[str]) -> Decimal | None:
     digits = match["digits"]
     grouped = re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?", digits)
     digits = digits.replace(",", "") if grouped else digits.replace(",", ".")
+    if match["of_ten"]:
+        return Decimal(f"1e{match['of_ten']}") if digits == "10" else Decimal(digits) ** int(match["of_ten"])
     exponent = match["power"] or (match["exponent"] or "").lstrip("eE") or "0"
     sign = "-" if match["sign"] == "-" else ""
     if len(exponent) > 4:
