@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -270,7 +271,7 @@ class TestCommand:
 def test_every_job_runs_on_the_embedded_engine(archive, papers, pictures, tmp_path):
     """Its answers mean nothing here, but every row ends, and every answer fits its schema and its window."""
     sampling = {"sampling": {"max_tokens": 300}}
-    blocks = [
+    blocks: list[tuple[str, dict[str, Any]]] = [
         ("seismic", {"kind": "sensor-anomaly", "max_intervals": 1}),
         ("seismic", {"kind": "sensor-describe"}),
         ("papers", {"kind": "paper-extract", "max_claims": 1}),
@@ -280,7 +281,7 @@ def test_every_job_runs_on_the_embedded_engine(archive, papers, pictures, tmp_pa
     for number, (kind, block) in enumerate(blocks):
         job = {**block, **sampling}
         if kind == "seismic":
-            spec = waves(archive, job, "", window={"length": "30s"})
+            spec: dict[str, Any] = waves(archive, job, "", window={"length": "30s"})
             spec["source"]["rate_hz"] = 102
         else:
             spec = table(

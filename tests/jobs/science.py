@@ -64,10 +64,14 @@ def passage(text: str, **values: Any) -> Record:
     return Record(chunk=chunk("chars", 0, len(text), "p.jsonl"), payload=Fields(values={"text": text, **values}))
 
 
-def image(width: int = 64, height: int = 48, values: Mapping[str, Any] | None = None, **lineage: Any) -> Record:
+def picture(width: int, height: int) -> ImagePart:
     file = BytesIO()
     Image.new("RGB", (width, height)).save(file, "PNG")
-    payload = Fields(values=values or {}, images=(ImagePart(data=file.getvalue()),))
+    return ImagePart(data=file.getvalue())
+
+
+def image(width: int = 64, height: int = 48, values: Mapping[str, Any] | None = None, **lineage: Any) -> Record:
+    payload = Fields(values=values or {}, images=(picture(width, height),))
     return Record(chunk=chunk("x", 0, width, "i.png"), payload=payload, lineage=lineage)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
 from s1batch.errors import SourceError
 from s1batch.jobs.image_qa.score import QaMetrics, number_in
 from s1batch.records import Fields, Record
-from tests.jobs.science import SETTINGS, answered, as_rows, chunk, image, make_job, measure, values
+from tests.jobs.science import SETTINGS, answered, as_rows, chunk, image, make_job, measure, picture, values
 
 
 class TestQuestion:
@@ -29,7 +31,7 @@ class TestQuestion:
             job.prepare(image(values={"q": ""}), SETTINGS)
 
     def test_several_images_may_be_asked_about_together(self):
-        payload = Fields(values={}, images=image().payload.images * 2)
+        payload = Fields(values={}, images=(picture(8, 8),) * 2)
         request = make_job("image-qa", question="Same?").prepare(Record(chunk=chunk(), payload=payload), SETTINGS)
         assert len(request.images) == 2
         assert "(these images)" in request.text
@@ -83,7 +85,7 @@ class TestScore:
         return found, {line.name: line for line in found.tables[0].lines}
 
     def test_texts_by_kind_of_question(self):
-        lines = [
+        lines: list[dict[str, Any]] = [
             {"image": "a", "answer": "the Dam"},
             {"image": "b", "answer": "1,020 m"},
             {"image": "c", "answer": "1,020"},

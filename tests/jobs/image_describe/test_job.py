@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import jsonschema
 import polars as pl
@@ -13,7 +14,7 @@ from s1batch.jobs.image_describe.merge import area, iou, suppress
 from s1batch.records import Fields, ImagePart, Record, Response
 from tests.jobs.science import SETTINGS, answered, as_rows, chunk, image, make_job
 
-TILE = {
+TILE: dict[str, Any] = {
     "source_file": "scene.tif",
     "tile_x": 1000,
     "tile_y": 2000,

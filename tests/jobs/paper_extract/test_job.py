@@ -9,7 +9,7 @@ import pytest
 
 from s1batch.errors import SourceError
 from s1batch.records import Fields, Record, Response
-from tests.jobs.science import SETTINGS, answered, as_rows, chunk, image, make_job, passage
+from tests.jobs.science import SETTINGS, answered, as_rows, chunk, make_job, passage, picture
 
 TEXT = "The sea rose by 5 % in 2010.\nIt fell by 1,234 mm later."
 
@@ -41,7 +41,7 @@ class TestQuestion:
 
     def test_figures_of_the_paper_go_along(self):
         record = passage(TEXT)
-        record = Record(chunk=record.chunk, payload=Fields(values={"text": TEXT}, images=image().payload.images))
+        record = Record(chunk=record.chunk, payload=Fields(values={"text": TEXT}, images=(picture(8, 8),)))
         assert len(make_job("paper-extract").prepare(record, SETTINGS).images) == 1
 
     def test_another_field_may_hold_the_text(self):

@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 
 from s1batch.errors import JobFileError, SourceError
+from s1batch.jobs.question import series_of
 from s1batch.records import Fields, Record, Response
 from tests.jobs.science import SECOND, SETTINGS, answered, chunk, make_job, window
 
@@ -67,15 +68,15 @@ class TestQuestion:
 
     @pytest.mark.parametrize(("count", "what"), [(0, "no series"), (2, "2 series")])
     def test_a_record_needs_one_series(self, count, what):
-        series = window().payload
-        record = Record(chunk=chunk(), payload=Fields(values={}, series=(series,) * count))
+        series = series_of(window()) * count
+        record = Record(chunk=chunk(), payload=Fields(values={}, series=series))
         with pytest.raises(SourceError, match=what):
             make_job("sensor-anomaly").prepare(record, SETTINGS)
 
     def test_a_row_of_a_table_may_hold_the_series(self):
-        series = window(60).payload
+        series = series_of(window(60))
         values = {"steps": "60", "rate_sent_hz": 10.0, "site": "roof"}
-        record = Record(chunk=chunk(), payload=Fields(values=values, series=(series,)))
+        record = Record(chunk=chunk(), payload=Fields(values=values, series=series))
         job = make_job("sensor-anomaly", prompt="At the {{ site }}?")
         request = job.prepare(record, SETTINGS)
         assert "At the roof?" in request.text
