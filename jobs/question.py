@@ -96,12 +96,12 @@ class Question:
             record: The record, with its payload.
             settings: The model and its sampling.
             schema: The schema that the engine is told, where it is narrower for this record than that of the job.
-            more: Further names for the templates; the record's own go first.
+            more: The job's own names for the templates, which go before those of the record.
 
         Raises:
             SourceError: A template fails on this record.
         """
-        names = {**(more or {}), **names_of(record, self.names)}
+        names = {**names_of(record, self.names), **(more or {})}
         media = media_of(record) if self.attach == "auto" else ()
         question = self.prompt.render(names)
         shared, neutralised = neutralise(self.schema_text())

@@ -17,7 +17,7 @@ SERIES_NOTE = (
     "{% if channels %}, channels: {{ channels|join(', ') }}{% endif %}.\n"
     "{% if long_name is defined and long_name %}What is measured: {{ long_name }}.\n{% endif %}"
     "{% if units %}Unit: {{ units }}.\n{% endif %}"
-    "Values by channel: {{ values }}."
+    "Values by channel: {{ statistics }}."
 )
 """What differs from window to window; it follows the series. Engines normalise a series, so the model sees amplitudes
 in this text only."""
@@ -98,16 +98,16 @@ def the_series(record: Record, kind: str) -> Series:
 
 
 def series_names(record: Record, series: Series, wanted: frozenset[str]) -> dict[str, Any]:
-    """Return names for the templates: `steps`, `rate_sent_hz`, `channels`, `units`, and `values`: by channel the
+    """Return names for the templates: `steps`, `rate_sent_hz`, `channels`, `units`, and `statistics`: by channel the
     smallest, mean and largest value and the standard deviation, in the unit of the series."""
     names: dict[str, Any] = {
         "steps": series.values_TC.shape[0],
         "rate_sent_hz": series.rate_hz,
-        "channels": list(series.channels),
+        "channels": list(SentSeries.of(record).channels),
         "units": series.units,
     }
-    if "values" in wanted:
-        names["values"] = _statistics(series)
+    if "statistics" in wanted:
+        names["statistics"] = _statistics(series)
     return names
 
 

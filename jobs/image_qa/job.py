@@ -79,8 +79,7 @@ class ImageQaJob(QuestionJob):
         images = len(record.payload.images) if isinstance(record.payload, Fields) else 0
         if not images:
             raise SourceError("prompt_error", "image-qa needs an image in each record; this one has none")
-        names = {**self._names(self._asked(record)), "several": images > 1}
-        return self.question.request(record, settings, more=names)
+        return self.question.request(record, settings, more=self._names(self._asked(record)))
 
     @property
     def checks_values(self) -> bool:
@@ -114,7 +113,6 @@ class ImageQaJob(QuestionJob):
             "answer_type": self.answer_type,
             "choices": list(self.choices),
             "unit": self.unit or "",
-            "several": False,
         }
 
 

@@ -12,9 +12,7 @@ from s1batch.jobs.question_spec import QuestionConfig
 if TYPE_CHECKING:
     from s1batch.jobs.base import Job
 
-PROMPT = (
-    "Please answer a question about this image{% if several %} (these images){% endif %}, from what it shows alone."
-)
+PROMPT = "Please answer a question about what is shown here, from what can be seen alone."
 
 NOTE = (
     "Question: {{ question }}\n"

@@ -8,6 +8,10 @@ from collections.abc import Iterable, Sequence
 Interval = tuple[int, int]
 
 
+def _stop(interval: Interval) -> int:
+    return interval[1]
+
+
 def united(intervals: Iterable[Interval]) -> list[Interval]:
     """Return the union of intervals; those that touch become one."""
     found: list[Interval] = []
@@ -23,10 +27,9 @@ def united(intervals: Iterable[Interval]) -> list[Interval]:
 
 def common(one: Sequence[Interval], other: Sequence[Interval]) -> list[Interval]:
     """Return where two sets overlap, in pieces."""
-    stops = [stop for _, stop in other]
     found: list[Interval] = []
     for start, stop in one:
-        place = bisect_right(stops, start)
+        place = bisect_right(other, start, key=_stop)
         while place < len(other) and other[place][0] < stop:
             found.append((max(start, other[place][0]), min(stop, other[place][1])))
             place += 1
@@ -40,7 +43,7 @@ def extent(intervals: Iterable[Interval]) -> int:
 
 def overlaps(interval: Interval, others: Sequence[Interval]) -> bool:
     """Return whether an interval overlaps one of a set."""
-    place = bisect_right([stop for _, stop in others], interval[0])
+    place = bisect_right(others, interval[0], key=_stop)
     return place < len(others) and others[place][0] < interval[1]
 
 

@@ -16,6 +16,7 @@ F1 = 2 P R / (P + R). Truth counts where it lies in an answered window; "recall 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -225,8 +226,8 @@ def _clipped(events: Sequence[Interval], spans: Sequence[Interval]) -> list[Inte
 
 def _unit(resampling: Resampling, windows: StreamWindows, event: Interval) -> int:
     """Return the unit of an event: that of the window that began last before it."""
-    before = np.searchsorted([start for start, _ in windows.spans], event[0], side="right") - 1
-    return int(resampling.of_window[windows.rows[max(int(before), 0)]])
+    before = bisect_right(windows.spans, event[0], key=lambda span: span[0]) - 1
+    return int(resampling.of_window[windows.rows[max(before, 0)]])
 
 
 def _window_scores(

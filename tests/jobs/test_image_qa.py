@@ -34,7 +34,11 @@ class TestQuestion:
         payload = Fields(values={}, images=(picture(8, 8),) * 2)
         request = make_job("image-qa", question="Same?").prepare(Record(chunk=chunk(), payload=payload), SETTINGS)
         assert len(request.images) == 2
-        assert "(these images)" in request.text
+
+    def test_a_column_of_the_same_name_does_not_stand_in_for_the_question(self):
+        record = image(values={"question": "Who?", "unit": "ft"})
+        text = make_job("image-qa", question="How high?", answer="number", unit="m").prepare(record, SETTINGS).text
+        assert text.endswith("Question: How high?\nAnswer with a number in m.")
 
     def test_without_an_image_there_is_nothing_to_ask(self):
         with pytest.raises(SourceError, match="needs an image"):
