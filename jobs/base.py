@@ -86,8 +86,8 @@ class Job(Protocol):
             fields: The answer's columns of a row that is `ok`, as they are stored (times are integers of ns).
 
         Returns:
-            Places or half-open ranges in the units of the chunk's first slice (ns for time series), empty for nowhere;
-            None when the answer does not say where, which means everywhere.
+            Places or half-open ranges, in ns where the chunk has times, else in the units of its first slice; empty for
+            nowhere; None when the answer does not say where, which means everywhere.
         """
 
     @property

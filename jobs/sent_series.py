@@ -10,7 +10,7 @@ from s1batch.jobs.question import number_of, series_of, value_of
 from s1batch.records import Record, Series
 
 _NO_SAMPLES = frozenset({"time_ns", "rows", "bytes", "chars", "x", "y"})
-"""Dimensions of chunks that do not count samples."""
+"""Dimensions of a chunk's first slice that do not count samples."""
 
 SERIES_NOTE = (
     "The series has {{ steps }} samples{% if rate_sent_hz %} at {{ '%g'|format(rate_sent_hz) }} Hz{% endif %}"
@@ -32,7 +32,7 @@ class SentSeries:
         data_steps: How many of them, from the first, are no padding.
         rate_hz: Their rate.
         start_ns: Time of sample 0.
-        first_sample: Sample of the archive that sample 0 is; 0 where the archive is addressed by time.
+        first_sample: Sample of the archive that sample 0 is; 0 where the archive is addressed by time alone.
         samples_per_step: Samples of the archive for each sample sent.
         channels: Names of the channels; empty where they are not known.
     """
@@ -57,12 +57,15 @@ class SentSeries:
         padded = round((steps or 0) * (number_of(record, "pad_frac") or 0.0))
         chunk = record.chunk
         indexed = chunk.dim is not None and chunk.dim not in _NO_SAMPLES
+        slices = chunk.inputs[0].slices if chunk.inputs else ()
+        # Arrays count entries first, and say behind it when that is.
+        times = [each.start for each in slices if each.dim == "time_ns"]
         channels = value_of(record, "channels", given.channels if given is not None else ())
         return cls(
             steps=None if steps is None else int(steps),
             data_steps=None if steps is None else int(steps) - padded,
             rate_hz=rate_hz,
-            start_ns=chunk.start if chunk.dim == "time_ns" else None,
+            start_ns=times[0] if times else None,
             first_sample=(chunk.start or 0) if indexed else 0,
             samples_per_step=recorded_hz / rate_hz if recorded_hz and rate_hz else 1.0,
             channels=tuple(map(str, channels)) if isinstance(channels, (list, tuple)) else (),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 
 import jsonschema
 import pytest
 
 from s1batch.errors import JobFileError, SourceError
 from s1batch.jobs.question import series_of
-from s1batch.records import Fields, Record, Response
+from s1batch.records import Chunk, Fields, Record, Response, Slice
 from tests.jobs.science import SECOND, SETTINGS, answered, chunk, make_job, window
 
 
@@ -104,6 +105,15 @@ class TestPlaces:
         record = window(100, dim="time", start=1000, rate_hz=20.0)
         (found,) = answered(make_job("sensor-anomaly"), record, said(interval(10, 19))).fields["intervals"]
         assert (found["start_sample"], found["end_sample"], found["start_time"]) == (1020, 1040, None)
+
+    def test_arrays_have_samples_and_times(self):
+        record = window(100, dim="time", start=1000)
+        slices = (*record.chunk.inputs[0].slices, Slice(dim="time_ns", start=7 * SECOND, stop=17 * SECOND))
+        address = replace(record.chunk.inputs[0], slices=slices)
+        record = replace(record, chunk=Chunk(inputs=(address,)))
+        (found,) = answered(make_job("sensor-anomaly"), record, said(interval(10, 19))).fields["intervals"]
+        assert (found["start_time"], found["end_time"]) == (8 * SECOND, 9 * SECOND)
+        assert (found["start_sample"], found["end_sample"]) == (1010, 1020)
 
     def test_an_interval_that_reaches_into_the_padding_ends_with_the_data(self):
         record = window(100, pad_frac=0.2)
