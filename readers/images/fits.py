@@ -1,7 +1,7 @@
 """FITS through astropy: every plane of every image HDU is a page.
 
-Values are physical ones (BSCALE and BZERO applied, BLANK as NaN). Rows are sent as they are stored: the first one, which
-astronomers draw at the bottom, is at the top, so that pixel coordinates are those of the array.
+Values are physical ones (BSCALE and BZERO applied, BLANK as NaN). Rows are sent as they are stored: the first one,
+which astronomers draw at the bottom, is at the top, so that pixel coordinates are those of the array.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the bytes of a JPEG, PNG or WebP say about it, without a decoder: format, size, and whether it may pass as it is.
+"""What the bytes of a JPEG, PNG or WebP say about it: format, size, and whether it may pass as it is; no decoder.
 
 Parsed here rather than by Pillow, which takes as long to open an image as it takes to read and encode its bytes.
 

@@ -230,7 +230,7 @@ def header_by_decoder(data: bytes, name: str) -> Header:
 
 
 def _open(data: bytes, name: str) -> ImageFile:
-    """Open with the one decoder that the magic bytes ask for; `Image.open` has a limit of its own, told by a warning."""
+    """Open with the decoder that the magic bytes ask for; `Image.open` has a limit of its own, told by a warning."""
     from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
     file = BytesIO(data)

@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from s1batch.errors import SourceError
 from s1batch.paths import decode_path
-from s1batch.readers.images.addresses import OVERVIEW, address_of, box_of, page_of
+from s1batch.readers.images.addresses import OVERVIEW, address_of
 from s1batch.readers.images.facts import PageFacts
 from s1batch.readers.images.lineage import lineage_columns
 from s1batch.readers.images.listing import ListedFile, Listing

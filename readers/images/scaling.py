@@ -2,9 +2,9 @@
 
     level = round(255 (value - low) / (high - low)), cut to 0 to 255
 
-`low` and `high` are, by `source.scaling`: the percentiles of the page's values; its least and largest; the window of the
-job or of the file; or IRAF's zscale. NaN, infinities and the page's nodata value do not count, and are drawn black. A
-page of one single value is drawn in middle grey. Of pages with more than 4 million values a regular sample counts: at
+`low` and `high` are, by `source.scaling`: the percentiles of the page's values; its least and largest; the window of
+the job or of the file; or IRAF's zscale. NaN, infinities and the page's nodata value do not count, and are drawn black.
+A page of one single value is drawn in middle grey. Of pages with more than 4 million pixels a regular sample counts: at
 most 8 x 8 blocks of 256 x 256 pixels, evenly spread.
 """
 

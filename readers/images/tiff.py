@@ -248,7 +248,7 @@ def _orientation(page: Any) -> int:
 
 
 def _resolution(page: Any) -> tuple[tuple[float, float] | None, str]:
-    """Return the size of a pixel in mm where the file states one in inches or cm that is no mere default of printing."""
+    """Return the size of a pixel in mm, where the file states a resolution per inch or cm."""
     tags = page.tags
     unit = tags.get(296)
     scale = _MM_PER_UNIT.get(int(unit.value)) if unit is not None else None
@@ -263,7 +263,7 @@ def _resolution(page: Any) -> tuple[tuple[float, float] | None, str]:
 
 
 def _stacked_frames(tiff: Any) -> int:
-    """Return how many frames stand behind one directory, as ImageJ writes stacks beyond 4 GB; 0 where it is otherwise."""
+    """Return how many frames stand behind one directory, as ImageJ writes large stacks; 0 where it is otherwise."""
     if not tiff.is_imagej:
         return 0
     count = int((tiff.imagej_metadata or {}).get("images", 1))
