@@ -67,7 +67,7 @@ cases = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(cases, st.sampled_from([1_000_000, 3]))
-def test_pixels_are_counted_by_their_best_outcome_as_in_a_mask(cases, at_once: int) -> None:  # type: ignore[no-untyped-def]
+def test_pixels_are_counted_by_their_best_outcome_as_in_a_mask(cases, at_once: int) -> None:
     """Of any boxes with any outcomes; also where the pages are gone through in shares."""
     entries, keys, outcomes = [], [], []
     best = {(name, source): np.full((SIDE, SIDE), len(BEST_FIRST)) for name in "ab" for source in ("", "page 1")}
@@ -116,7 +116,7 @@ def test_a_box_beyond_its_page_does_not_balance() -> None:
 
 def test_pixels_series_and_pages_without_boxes_stay_apart() -> None:
     """A plan may hold them all; pages that are not selected keep their status."""
-    lines = [
+    lines: list[PlanEntry | InventoryItem] = [
         tile("a", (0, SIDE, 0, SIDE)),
         page("a"),
         page("a", source="page 1", status="not_selected"),

@@ -22,7 +22,7 @@ def painted(rows: list[tuple[int, int, int, int, int]]) -> list[int]:
     mask = np.zeros((PAGES, SIDE, SIDE), bool)
     for page, top, bottom, left, right in rows:
         mask[page, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = True
-    return mask.sum(axis=(1, 2)).tolist()
+    return [int(each.sum()) for each in mask]
 
 
 @settings(max_examples=300, deadline=None)

@@ -11,7 +11,10 @@ OVERVIEW = "overview"
 
 def address_of(root: str, path: str, page: str, box: Box, *, overview: bool = False) -> Address:
     """Return the address of a box; `page` is empty in files of one page."""
-    slices = (Slice(dim="y", start=box.y, stop=box.y + box.height), Slice(dim="x", start=box.x, stop=box.x + box.width))
+    slices: tuple[Slice, ...] = (
+        Slice(dim="y", start=box.y, stop=box.y + box.height),
+        Slice(dim="x", start=box.x, stop=box.x + box.width),
+    )
     if overview:
         slices = (*slices, Slice(dim=OVERVIEW, start=0, stop=1))
     return Address(source=f"page {page}" if page else "", root=root, path=path, slices=slices)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from s1batch.errors import MissingExtra, SourceError
+from s1batch.readers.images.dicom_codecs import decoded_frame
 from s1batch.readers.images.facts import PageFacts, Values
 from s1batch.readers.images.quiet import quiet
 
@@ -96,10 +97,14 @@ class DicomFile:
         self._held = None
 
     def _frame(self, page: int) -> Values:
-        from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+        from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+        from pydicom.pixels.utils import pixel_array
 
         # By path: only this frame is read.
-        pixels = pixel_array(self._path, index=page)
+        try:
+            pixels = pixel_array(self._path, index=page)
+        except (RuntimeError, NotImplementedError):
+            pixels = decoded_frame(self._path, page, self._frames)
         data = self._head
         kind = str(data.get("PhotometricInterpretation", ""))
         if kind == "PALETTE COLOR":

@@ -130,11 +130,12 @@ class _Readable:
 
 
 def _stored_bytes(hdu: Any) -> int:
-    """Bytes of an HDU's data that must be there: those of a compressed image are in a table, which tells otherwise."""
-    if not hasattr(hdu, "_axes"):
+    """Bytes of an HDU's data that must be there; a compressed image is a table, whose decoder finds what is missing."""
+    from astropy.io.fits import CompImageHDU
+
+    if isinstance(hdu, CompImageHDU):
         return 0
-    bits = abs(int(hdu.header.get("BITPIX", 8)))
-    return math.prod(hdu.shape) * bits // 8 if "ZIMAGE" not in hdu.header else 0
+    return math.prod(hdu.shape) * abs(int(hdu.header["BITPIX"])) // 8
 
 
 def _pixel_size(header: Any) -> dict[str, Any]:

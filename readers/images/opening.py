@@ -26,6 +26,8 @@ def detect(head: bytes, name: str = "") -> str | None:
         head: At least its first 132 bytes, if it has so many.
         name: Its name. It only decides about DICOM without a preamble, whose first bytes could be anything.
     """
+    if head[128:132] == b"DICM":
+        return "dicom"  # first: what stands before it may begin as a TIFF, for programs that know no DICOM
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -36,8 +38,6 @@ def detect(head: bytes, name: str = "") -> str | None:
         return "tiff"
     if head.startswith(b"SIMPLE  ="):
         return "fits"
-    if head[128:132] == b"DICM":
-        return "dicom"
     if name.lower().endswith((".dcm", ".dicom")) and head[:2] in (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08"):
         return "dicom"
     return None

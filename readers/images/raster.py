@@ -77,7 +77,7 @@ class RasterFile:
         if page:
             image.seek(page)
         if self.format == "jpeg":
-            image.draft(None, size[::-1] if orientation >= 5 else size)  # type: ignore[arg-type]
+            image.draft(None, size[::-1] if orientation >= 5 else size)
         image.load()
         if self.format == "webp":
             orientation = int(image.getexif().get(0x0112, 1))

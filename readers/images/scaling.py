@@ -115,7 +115,8 @@ def _by_table(given: NDArray[Any], found: ValueRange) -> NDArray[np.uint8]:
     table = _levels(np.arange(limits.min, limits.max + 1, dtype=np.int64), found)
     unsigned = native.view(np.dtype(f"u{native.dtype.itemsize}"))
     # Negative values stand behind the others, as two's complement has them.
-    return np.roll(table, limits.min)[unsigned] if limits.min < 0 else table[unsigned]
+    shown: NDArray[np.uint8] = (np.roll(table, limits.min) if limits.min < 0 else table)[unsigned]
+    return shown
 
 
 def _levels(given: NDArray[Any], found: ValueRange) -> NDArray[np.uint8]:
@@ -126,7 +127,9 @@ def _levels(given: NDArray[Any], found: ValueRange) -> NDArray[np.uint8]:
     if abs(found.low) + abs(found.high) > 4096 * (found.high - found.low):
         fine = np.float64
     with np.errstate(all="ignore"):
-        shown = (given.astype(fine) - fine(found.low)) * fine(255.0 / (found.high - found.low))
+        shown: NDArray[Any] = given.astype(fine)
+        shown -= found.low
+        shown *= 255.0 / (found.high - found.low)
         # fmin and fmax take the number where the other is none.
         return np.asarray(np.rint(np.fmax(np.fmin(shown, 255.0), 0.0))).astype(np.uint8)
 

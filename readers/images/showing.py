@@ -11,6 +11,7 @@ from s1batch.errors import SourceError
 from s1batch.geometry import fitted_size
 from s1batch.readers.images.facts import PageFacts, StoredImage, StoredPicture, StoredValues
 from s1batch.readers.images.headers import Header, ends_well
+from s1batch.readers.images.raster import RasterFile
 from s1batch.readers.images.scaling import ValueRange, grey_levels
 from s1batch.readers.images.sending import encoded, filled_up
 from s1batch.readers.images.tiles import Box
@@ -55,11 +56,16 @@ def sent_size(box: Box, spec: ImageSource, *, overview: bool = False) -> tuple[i
 
 
 def as_it_is(data: bytes, header: Header, box: Box, size: tuple[int, int]) -> Shown | None:
-    """Return the bytes of a file where they may be sent as they are; None where they must be converted."""
+    """Return the bytes of a file where they may be sent as they are; None where they must be converted.
+
+    Raises:
+        SourceError: They are cut off.
+    """
     if not header.plain or size != (header.width, header.height) or size != (box.width, box.height):
         return None
     if not ends_well(data, header):
-        return None
+        # Cut off, which the decoder finds, or followed by something else, which harms nobody.
+        RasterFile(data, header).picture(0, box, size)
     return Shown(part=ImagePart(data, header.mime), size=size)
 
 

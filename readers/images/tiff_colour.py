@@ -54,7 +54,7 @@ def shown_colours(page: Any, stored: NDArray[Any], bands: Sequence[int] | None, 
         if photometric == _YCBCR and samples == 3 and int(page.compression) not in _DECODED_TO_RGB:
             return Values(values=_by_pillow(stored, "YCbCr"), levels=255)
         if photometric == _LAB and samples == 3:
-            return Values(values=_by_pillow(_pillows_lab(stored), "LAB"), levels=255)
+            return Values(values=_by_pillow(stored, "LAB"), levels=255)
         colours_count = 3 if photometric in (_RGB, _YCBCR) else 1
         extra = tuple(int(kind) for kind in page.extrasamples or ())
         if samples == colours_count + 1 and extra and extra[0] in (_PREMULTIPLIED, _ALPHA):
@@ -69,6 +69,7 @@ def _values(stored: NDArray[Any], levels: int | None, *, inverted: bool, nodata:
 
 
 def _by_pillow(stored: NDArray[Any], mode: str) -> NDArray[np.uint8]:
+    """Convert by Pillow, whose Lab is TIFF's as bytes: a* and b* signed."""
     from PIL import Image
 
     height, width = stored.shape[:2]
@@ -79,15 +80,8 @@ def _by_pillow(stored: NDArray[Any], mode: str) -> NDArray[np.uint8]:
 
         srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
         converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-        return np.asarray(converted)
+        return np.asarray(converted, dtype=np.uint8)
     return np.asarray(image.convert("RGB"))
-
-
-def _pillows_lab(stored: NDArray[Any]) -> NDArray[np.uint8]:
-    """TIFF has a* and b* as signed bytes; Pillow's Lab has them with 128 added."""
-    shifted = stored.astype(np.uint8)
-    shifted[..., 1:] ^= 0x80
-    return shifted
 
 
 def _over_white(colours: NDArray[Any], alpha: NDArray[Any], premultiplied: bool) -> NDArray[np.uint8]:
