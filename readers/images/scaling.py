@@ -4,13 +4,14 @@
 
 `low` and `high` are, by `source.scaling`: the percentiles of the page's values; its least and largest; the window of
 the job or of the file; or IRAF's zscale. NaN, infinities and the page's nodata value do not count, and are drawn black.
-A page of one single value is drawn in middle grey. Of pages with more than 4 million pixels a regular sample counts: at
-most 8 x 8 blocks of 256 x 256 pixels, evenly spread.
+A page of one single value is drawn in middle grey. Of pages with more than 4 million pixels, or with damage, a regular
+sample counts: at most 8 x 8 blocks of at most 256 x 256 pixels, evenly spread.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,15 +55,20 @@ def page_range(stored: StoredValues, page: int, facts: PageFacts, spec: ImageSou
     Raises:
         SourceError: `not_finite`: none of its values is a number; or they cannot be decoded.
     """
-    boxes = list(sample_boxes(facts.width, facts.height))
-    first = stored.values(page, boxes[0])
+    whole = [Box(0, 0, facts.width, facts.height)]
+    small = facts.width * facts.height <= WHOLE_UP_TO
+    # A window needs no values, only their type.
+    sample = _decoded(stored, page, whole if small and spec.scaling != "window" else _blocks(facts), facts)
+    first = next(sample)
     if first.levels is not None and not (spec.scaling == "window" and (spec.value_window or first.window)):
         return ValueRange(low=0.0, high=float(first.levels), rule="")
     if spec.scaling == "window":
         window = spec.value_window or first.window
         if window is not None:
             return ValueRange(low=window[0], high=window[1], rule="window")
-    found = [_valid(first), *(_valid(stored.values(page, box)) for box in boxes[1:])]
+        sample = _decoded(stored, page, whole if small else _blocks(facts), facts)
+        first = next(sample)
+    found = [_valid(first), *map(_valid, sample)]
     values = np.concatenate(found)
     if not values.size:
         raise SourceError("not_finite", "none of the values is a number that counts")
@@ -77,16 +83,44 @@ def page_range(stored: StoredValues, page: int, facts: PageFacts, spec: ImageSou
     return ValueRange(low=float(low), high=float(high), rule=rule)
 
 
+def _decoded(stored: StoredValues, page: int, boxes: list[Box], facts: PageFacts) -> Iterator[Values]:
+    """Yield the values of boxes; those that cannot be decoded are left out, but for all of them.
+
+    Raises:
+        SourceError: None of them can.
+    """
+    failed: SourceError | None = None
+    good = 0
+    for box in boxes:
+        try:
+            values = stored.values(page, box)
+        except SourceError as error:
+            failed = failed or error
+            continue
+        good += 1
+        yield values
+    if not good and len(boxes) == 1 and facts.decode_pixels < boxes[0].pixels:
+        # A part of the page is damaged; its other tiles may still be shown.
+        yield from _decoded(stored, page, _blocks(facts), replace(facts, decode_pixels=boxes[0].pixels))
+    elif not good and failed is not None:
+        raise failed
+
+
+def _blocks(facts: PageFacts) -> list[Box]:
+    return sample_boxes(facts.width, facts.height)
+
+
 def sample_boxes(width: int, height: int) -> list[Box]:
-    """Return the boxes of a page whose values count."""
-    if width * height <= WHOLE_UP_TO:
-        return [Box(0, 0, width, height)]
-    columns, rows = _places(width), _places(height)
-    wide, tall = min(SAMPLE_SIDE, width), min(SAMPLE_SIDE, height)
+    """Return blocks that are evenly spread over a page, the corners among them."""
+    side = min(SAMPLE_SIDE, -(-max(width, height) // SAMPLE_BLOCKS))
     # A page that is long and narrow gets blocks of the same area.
-    wide = min(width, SAMPLE_SIDE * SAMPLE_SIDE // tall)
-    tall = min(height, SAMPLE_SIDE * SAMPLE_SIDE // wide)
-    return [Box(round(x * (width - wide)), round(y * (height - tall)), wide, tall) for y in rows for x in columns]
+    wide = min(width, side * side // min(side, height))
+    tall = min(height, side * side // wide)
+    return [
+        Box(round(x * (width - wide)), round(y * (height - tall)), wide, tall)
+        for y in _places(height, tall)
+        for x in _places(width, wide)
+    ]
 
 
 def grey_levels(values: Values, found: ValueRange) -> NDArray[np.uint8]:
@@ -165,9 +199,10 @@ def _valid(values: Values) -> NDArray[Any]:
     return values.values.ravel() if lost is None else values.values[~lost]
 
 
-def _places(length: int) -> NDArray[np.float64]:
-    count = max(min(SAMPLE_BLOCKS, length // SAMPLE_SIDE), 1)
-    return np.linspace(0.0, 1.0, count) if count > 1 else np.array([0.5])
+def _places(length: int, block: int) -> NDArray[np.float64]:
+    """Return where blocks begin along a side, as shares of the room that they have."""
+    count = min(SAMPLE_BLOCKS, -(-length // block))
+    return np.linspace(0.0, 1.0, count) if count > 1 else np.zeros(1)
 
 
 def _zscale(values: NDArray[Any]) -> tuple[float, float]:

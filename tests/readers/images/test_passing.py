@@ -9,7 +9,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin
+from PIL import Image, ImageCms, ImageOps
 
 from s1batch.readers.images.headers import ends_well, read_header
 from s1batch.readers.images.raster import turned_array, upright
@@ -56,19 +56,18 @@ def test_plain_files_pass_byte_for_byte(tmp_path: Path, pixels: Any, kind: str, 
 def convertible() -> list[tuple[str, bytes, str]]:
     palette = Image.fromarray(RGB).quantize(16)
     clear = saved(palette, "PNG", transparency=3)
-    keyed = PngImagePlugin.PngInfo()
-    keyed.add(b"tRNS", b"\0\1\0\2\0\3")
+    veiled = Image.fromarray(np.dstack([RGB, GREY]))
     return [
         ("palette", saved(palette, "PNG"), "P to RGB"),
         ("palette with transparency", clear, "transparency over white"),
-        ("a transparent colour", saved(RGB, "PNG", pnginfo=keyed), "transparency over white"),
+        ("a transparent colour", saved(RGB, "PNG", transparency=tuple(map(int, RGB[3, 3]))), "transparency over white"),
         ("grey with transparency", saved(Image.fromarray(GREY).convert("LA"), "PNG"), "transparency over white"),
         ("one bit", saved(Image.fromarray(GREY).convert("1"), "PNG"), "decoded"),
         ("CMYK", saved(Image.fromarray(RGB).convert("CMYK"), "JPEG"), "CMYK to RGB"),
         (
             "WebP with transparency",
-            saved(Image.fromarray(RGB).convert("RGBA"), "WEBP", lossless=True, exact=True),
-            "decoded",
+            saved(veiled, "WEBP", lossless=True, exact=True),
+            "transparency over white",
         ),
     ]
 

@@ -100,5 +100,6 @@ def test_a_large_page_is_sampled_within_its_bounds(width: int, height: int) -> N
     boxes = sample_boxes(width, height)
     assert sum(box.pixels for box in boxes) <= 4_194_304
     assert all(box.clipped(width, height) == box and box.x >= 0 and box.y >= 0 for box in boxes)
-    if max(width, height) > 4096:
-        assert min(box.x for box in boxes) == 0 or len(boxes) == 1
+    assert min(box.x for box in boxes) == min(box.y for box in boxes) == 0
+    assert max(box.x + box.width for box in boxes) == width
+    assert max(box.y + box.height for box in boxes) == height
