@@ -135,7 +135,8 @@ def _stored_bytes(hdu: Any) -> int:
 
     if isinstance(hdu, CompImageHDU):
         return 0
-    return math.prod(hdu.shape) * abs(int(hdu.header["BITPIX"])) // 8
+    bits = abs(int(hdu.header["BITPIX"]))
+    return math.prod(int(side) for side in hdu.shape) * bits // 8
 
 
 def _pixel_size(header: Any) -> dict[str, Any]:

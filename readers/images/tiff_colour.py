@@ -81,7 +81,7 @@ def _by_pillow(stored: NDArray[Any], mode: str) -> NDArray[np.uint8]:
         srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
         converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
         return np.asarray(converted, dtype=np.uint8)
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
 def _over_white(colours: NDArray[Any], alpha: NDArray[Any], premultiplied: bool) -> NDArray[np.uint8]:

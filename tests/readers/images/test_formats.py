@@ -12,6 +12,7 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.pixels.processing import apply_color_lut
 
 from tests.readers.images.pictures import (
     DATA,
@@ -287,7 +288,7 @@ class TestDicom:
         for record, frame in zip(found, frames, strict=True):
             np.testing.assert_array_equal(np.asarray(sent(record)), frame)
         palette = pydicom.dcmread(DICOM / "examples_palette.dcm")
-        wanted = pydicom.pixels.apply_color_lut(palette.pixel_array, palette) >> 8
+        wanted = apply_color_lut(palette.pixel_array, palette) >> 8
         np.testing.assert_array_equal(seen(DICOM / "examples_palette.dcm"), wanted)
         found = records(DICOM / "examples_ybr_color.dcm", pages="first")
         assert np.asarray(sent(found[0])).shape == (240, 320, 3)

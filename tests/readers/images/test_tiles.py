@@ -30,7 +30,7 @@ from tests.readers.images.pictures import DATA, colours, planned, reader_of, rec
 def test_every_pixel_is_in_a_tile_and_overlap_is_as_stated(
     width: int, height: int, size: int, overlap: int, edge: str
 ) -> None:
-    tile = TileSpec(size=size, overlap=min(overlap, size // 2), edge=edge)  # type: ignore[arg-type]
+    tile = TileSpec(size=size, overlap=min(overlap, size // 2), edge=edge)
     boxes = list(tile_boxes(width, height, tile))
     assert len(set(boxes)) == len(boxes)
     seen = np.zeros((height, width), int)
