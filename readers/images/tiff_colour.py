@@ -87,4 +87,4 @@ def _by_pillow(stored: NDArray[Any], mode: str) -> NDArray[np.uint8]:
 def _over_white(colours: NDArray[Any], alpha: NDArray[Any], premultiplied: bool) -> NDArray[np.uint8]:
     opaque = alpha.astype(np.uint16)
     shown = colours.astype(np.uint16) if premultiplied else (colours.astype(np.uint16) * opaque + 127) // 255
-    return np.minimum(shown + (255 - opaque), 255).astype(np.uint8)
+    return np.asarray(np.minimum(shown + (255 - opaque), 255), dtype=np.uint8)

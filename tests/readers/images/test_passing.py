@@ -147,7 +147,7 @@ def test_frames_of_animations_are_chunks(tmp_path: Path, kind: str) -> None:
 def test_a_png_of_16_bits_is_scaled_and_not_cut(tmp_path: Path, samples: int) -> None:
     """Pillow would keep the upper byte of the colours, without a word. Written by libpng through imagecodecs."""
     values = np.random.default_rng(1).integers(20_000, 21_000, (30, 40, samples)).astype(np.uint16)
-    record = record_of(write(tmp_path, imagecodecs.png_encode(values.squeeze())), scaling="minmax")
+    record = record_of(write(tmp_path, bytes(imagecodecs.png_encode(values.squeeze()))), scaling="minmax")
     used = values[..., : 1 if samples < 3 else 3].squeeze()
     assert (record.lineage["value_low"], record.lineage["value_high"]) == (used.min(), used.max())
     wanted = levels(used, used.min(), used.max())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,7 @@ def test_a_folder_full_of_damage_is_proved_complete(folder: Path, tmp_path: Path
     results = s1batch.run(job(folder, **source), tmp_path / "out")
     verdict = results.verify()
     assert verdict.complete, verdict.findings
+    assert verdict.account is not None
     rows = rows_of(results)
     ends = {row["source_file"] or row["source"]: (row["outcome"], row["reason"]) for row in rows}
     for name, (_, reason, _) in CASES.items():
@@ -64,24 +64,24 @@ def test_a_folder_full_of_damage_is_proved_complete(folder: Path, tmp_path: Path
     assert place.crs_point((place.sent_width, place.sent_height)) == (500000 + 130 * 10, 5200000 - 90 * 10)
 
 
-def test_pixels_of_one_lost_tile_are_unfinished(folder: Path, tmp_path: Path) -> None:
-    """Only those that no other tile holds."""
-    spec = job(folder / "scan.png", tile={"size": 150, "overlap": 50})
-    results = s1batch.run(spec, tmp_path / "out", limit=1)
-    account = results.verify().account
+def test_pixels_of_a_damaged_tile_are_counted_as_such(folder: Path, tmp_path: Path) -> None:
+    """The sixth tile of the file begins the second row, 32 x 32 pixels; all others can be read."""
+    spec = job(folder / "damaged.tif", tile={"size": 32, "overlap": 0, "edge": "pad"})
+    account = s1batch.run(spec, tmp_path / "out").verify().account
+    assert account is not None
     (tally,) = account.totals
-    assert {name: count for name, count in tally.outcomes if count} == {
-        "ok": 150 * 150,
-        "unfinished": 300 * 210 - 150 * 150,
-    }
+    outcomes = {name: count for name, count in tally.outcomes if count}
+    assert outcomes == {"ok": 130 * 90 - 32 * 32, "unreadable": 32 * 32}
 
 
 def test_a_changed_caption_is_noticed(folder: Path, tmp_path: Path) -> None:
     """It was part of the plan, as the image is."""
-    spec = job(folder / "good.jpg")
-    s1batch.plan(spec, tmp_path / "out")
-    (folder / "good.txt").write_text("Another one.")
-    os.utime(folder / "good.txt", ns=(1, 1))
-    (row,) = rows_of(s1batch.run(spec, tmp_path / "out"))
+    (folder / "second.jpg").write_bytes(JPEG)
+    (folder / "second.txt").write_text("Another good one.")
+    spec = job(folder, path=[str(folder / "good.jpg"), str(folder / "second.jpg")])
+    s1batch.run(spec, tmp_path / "out", options=s1batch.RunOptions(limit=1))
+    (folder / "second.txt").write_text("Something else.")
+    (good, row) = rows_of(s1batch.run(spec, tmp_path / "out"))
+    assert good["outcome"] == "ok"
     assert (row["outcome"], row["reason"]) == ("unreadable", "source_changed")
-    assert "good.txt" in row["detail"]
+    assert "second.txt" in row["detail"]
