@@ -13,6 +13,9 @@ from dataclasses import dataclass
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIZES = frozenset((0xC0, 0xC1, 0xC2))
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_ANIMATION, _EXIF, _ALPHA, _ICC = 0x02, 0x08, 0x10, 0x20
+"""Flags of an extended WebP."""
+
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD8)))
 
 
@@ -150,10 +153,19 @@ def _webp(data: bytes) -> Header | None:
         flags = data[20]
         width = int.from_bytes(data[24:27], "little") + 1
         height = int.from_bytes(data[27:30], "little") + 1
-        animated, alpha = bool(flags & 0x02), bool(flags & 0x10)
-        # EXIF and a profile stand behind the pixels or before them; neither is looked for here.
-        plain = not flags & 0x3A
-        return Header("webp", width, height, plain, lossy=b"VP8 " in data[30:] and not alpha, animated=animated)
+        lossy, orientation = False, 1
+        place, end = 30, int.from_bytes(data[4:8], "little") + 8
+        while place + 8 <= min(len(data), end):
+            name, length = struct.unpack_from("<4sI", data, place)
+            lossy = lossy or name == b"VP8 "
+            if name == b"EXIF":
+                orientation = _orientation(data[place + 8 : place + 8 + length].removeprefix(b"Exif\0\0"))
+            place += 8 + length + length % 2
+        if flags & _EXIF and place < end:
+            return None  # it stands behind the pixels
+        plain = not flags & (_ICC | _ALPHA | _ANIMATION) and orientation == 1
+        animated = bool(flags & _ANIMATION)
+        return Header("webp", width, height, plain, orientation, lossy=lossy, animated=animated)
     return None
 
 

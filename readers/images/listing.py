@@ -152,8 +152,9 @@ class Listing:
         if not inside:
             why = SourceError("not_readable", "a link leads out of the folder of the images")
             return ListedFile(path=path, name=name, problem=why)
-        if os.path.isdir(path):
-            why = SourceError("not_readable", "a folder that cannot be listed, not a file")
+        if not os.path.isfile(path):
+            what = "a folder that cannot be listed" if os.path.isdir(path) else "no regular file"
+            why = SourceError("not_readable", f"it is {what}")
             return ListedFile(path=path, name=name, problem=why)
         beside = sidecars_of(path) if self.spec.sidecars else []
         trusted = [each for each in beside if os.path.realpath(each).startswith(real)]

@@ -79,8 +79,6 @@ class RasterFile:
         if self.format == "jpeg":
             image.draft(None, size[::-1] if orientation >= 5 else size)
         image.load()
-        if self.format == "webp":
-            orientation = int(image.getexif().get(0x0112, 1))
         image, said = grey_or_rgb(image)
         if (turned := upright(image, orientation)) is not image:
             image, said = turned, [*said, "turned upright (EXIF)"]
@@ -93,11 +91,19 @@ class DeepPng:
     Args:
         data: The file.
         header: What its first bytes say.
+
+    Raises:
+        MissingExtra: imagecodecs is not installed.
     """
 
     format = "png"
 
     def __init__(self, data: bytes, header: Header) -> None:
+        try:
+            import imagecodecs
+        except ImportError as error:
+            raise MissingExtra("PNG files of 16 bits need imagecodecs: pip install 's1batch[images]'") from error
+        self._codecs = imagecodecs
         self._data = data
         self._header = header
         self._held: Any = None
@@ -123,12 +129,8 @@ class DeepPng:
 
     def _decoded(self) -> Any:
         try:
-            import imagecodecs
-        except ImportError as error:
-            raise MissingExtra("PNG files of 16 bits need imagecodecs: pip install 's1batch[images]'") from error
-        try:
-            values = imagecodecs.png_decode(self._data)
-        except (imagecodecs.PngError, ValueError, RuntimeError) as error:
+            values = self._codecs.png_decode(self._data)
+        except (self._codecs.PngError, ValueError, RuntimeError) as error:
             raise SourceError("decode_error", f"the PNG cannot be decoded: {error}") from error
         if values.ndim == 3:
             values = values[..., 0] if values.shape[2] < 3 else values[..., :3]
@@ -144,6 +146,8 @@ def decoding() -> Iterator[None]:
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         yield
+    except MemoryError as error:
+        raise SourceError("decode_error", "the image does not fit into memory") from error
     except Image.DecompressionBombError as error:
         raise SourceError("decode_error", f"the image cannot be decoded: {error}") from error
     except _DAMAGE as error:

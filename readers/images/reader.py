@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,8 +61,17 @@ class ImageReader:
             JobFileError: A path matches no file, a file lies outside `source.root`, or the manifest cannot be used.
             MissingExtra: The library that reads a format that is there is not installed.
         """
+        told: set[str] = set()
         for listed in self._listing.files():
-            yield from self._plan_file(listed)
+            inputs: set[str] = set()
+            for line in self._plan_file(listed):
+                if isinstance(line, PlanEntry):
+                    inputs |= {address.path for address in line.chunk.inputs[1:]}
+                yield line
+            # Two images may have one caption.
+            new = [name for name in listed.sidecars if name not in told]
+            told.update(new)
+            yield from self._sidecar_items(new, inputs)
 
     def files(self) -> Iterator[str]:
         """Yield the encoded relative paths of all files, sidecars too, without opening them."""
@@ -106,7 +115,6 @@ class ImageReader:
                         yield from self._entries(listed, facts, page, label)
             finally:
                 stored.close()
-            yield from self._sidecar_items(listed)
         except (SourceError, OSError) as error:
             found = as_source_error(error)
             size, mtime_ns = (facts.st_size, facts.st_mtime_ns) if facts else (0, 0)
@@ -145,13 +153,17 @@ class ImageReader:
             mtime_ns=facts.st_mtime_ns,
         )
 
-    def _sidecar_items(self, listed: ListedFile) -> Iterator[InventoryItem]:
-        for name in listed.sidecars:
-            facts = os.stat(self.locate(name))
+    def _sidecar_items(self, names: Sequence[str], inputs: Collection[str]) -> Iterator[InventoryItem]:
+        for name in names:
+            try:
+                facts = os.stat(self.locate(name))
+            except OSError:
+                continue  # gone in this moment; its image says so when it is read
             yield InventoryItem(
                 root=ROOT,
                 path=name,
-                status="selected",
+                status="selected" if name in inputs else "not_selected",
+                reason="" if name in inputs else "sidecar",
                 unit="bytes",
                 count=facts.st_size,
                 size=facts.st_size,

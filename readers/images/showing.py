@@ -118,7 +118,7 @@ def _grey_picture(
     """Return a box in grey levels or colours; one that is much larger than `size` is averaged band by band."""
     from PIL import Image
 
-    factor = 1 if size is None else max(min(box.width // size[0], box.height // size[1]) // 2, 1)
+    factor = 1 if size is None else max(min(box.width // size[0], box.height // size[1]), 1)
     if factor == 1 and box.pixels <= BAND_PIXELS:
         return Image.fromarray(grey_levels(stored.values(page, box), found))
     rows = max(BAND_PIXELS // box.width // factor, 1) * factor

@@ -191,9 +191,9 @@ class TiffFile:
             return None
         if offset + count > self._size:
             raise SourceError("decode_error", f"the TIFF is cut off before tile or strip {index}")
-        file = self._tiff.filehandle
-        file.seek(offset)
-        segment = page.decode(file.read(count), index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)[0]
+        # Not by its own position: tifffile reads tags that it did not need so far whenever it comes to need them.
+        coded = os.pread(self._tiff.filehandle.fileno(), count, offset)
+        segment = page.decode(coded, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)[0]
         if segment is None:
             return None
         found: NDArray[Any] = segment[0]

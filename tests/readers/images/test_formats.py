@@ -150,6 +150,15 @@ class TestTiffByPillow:
             case _:
                 np.testing.assert_array_equal(shown, np.asarray(image.convert("RGB")))
 
+    @pytest.mark.parametrize("mode", ["L", "RGB"])
+    def test_jpeg_inside_a_tiff(self, tmp_path: Path, mode: str) -> None:
+        """YCbCr is undone by the decoder; a photograph is sent as JPEG."""
+        image = Image.fromarray(colours(120, 90)).convert(mode)
+        (tmp_path / "a.tif").write_bytes(saved(image, "TIFF", compression="jpeg", quality=95))
+        record = record_of(tmp_path)
+        assert np.abs(np.asarray(sent(record)).astype(int) - np.asarray(image).astype(int)).mean() < 5
+        assert sent_bytes(record).startswith(b"\xff\xd8")
+
     def test_pages_are_chunks_of_their_own(self, tmp_path: Path) -> None:
         frames = [Image.fromarray(colours(40 + 10 * number, 30, number)) for number in range(3)]
         (tmp_path / "a.tif").write_bytes(saved(frames[0], "TIFF", save_all=True, append_images=frames[1:]))

@@ -82,6 +82,20 @@ class TestSidecars:
         _, items = planned(reader_of(folder, path="."))
         assert ("a.txt", "bytes", 4) in {(item.path, item.unit, item.count) for item in items}
 
+    def test_one_of_two_images_is_counted_once_and_one_of_a_bad_image_too(self, folder: Path) -> None:
+        """So nothing is missing, and no file looks new to the next plan."""
+        (folder / "a.jpg").write_bytes(saved(colours(40, 30), "JPEG"))
+        (folder / "bad.png").write_bytes(b"no image")
+        for name in ("a.txt", "bad.txt"):
+            (folder / name).write_text("four")
+        reader = reader_of(folder, path=".")
+        _, items = planned(reader)
+        assert [(item.path, item.status) for item in items if item.path.endswith("txt")] == [
+            ("a.txt", "selected"),
+            ("bad.txt", "not_selected"),
+        ]
+        assert set(reader.files()) == {item.path for item in items}
+
     @pytest.mark.parametrize(
         ("name", "data", "said"),
         [
@@ -136,6 +150,13 @@ class TestManifest:
             (folder / "list.csv").write_text(text)
         with pytest.raises(JobFileError, match=said):
             planned(reader_of(folder, manifest="list.csv"))
+
+
+def test_what_is_no_regular_file_is_a_row_and_is_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.png")
+    pl.DataFrame({"path": ["pipe.png", "deep"]}).write_csv(folder / "list.csv")
+    found = records(folder, manifest="list.csv")
+    assert [record.refusal.reason if record.refusal else None for record in found] == ["not_readable"] * 2
 
 
 def test_links_that_lead_out_or_in_circles_are_rows(folder: Path) -> None:

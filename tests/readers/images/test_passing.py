@@ -113,6 +113,20 @@ def test_exif_rotation_is_undone(tmp_path: Path, orientation: int) -> None:
     np.testing.assert_array_equal(turned, turned_array(RGB, orientation))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_webp_is_turned_by_the_exif_behind_its_pixels(tmp_path: Path, orientation: int) -> None:
+    """Also where the plan reads no more than the first bytes of the file."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.random.default_rng(2).integers(0, 256, (150, 200, 3)).astype(np.uint8)
+    data = saved(pixels, "WEBP", lossless=True, exif=exif)
+    assert len(data) > 65_536
+    record = record_of(write(tmp_path, data))
+    wanted = ImageOps.exif_transpose(Image.open(BytesIO(data)))
+    np.testing.assert_array_equal(np.asarray(sent(record)), np.asarray(wanted))
+    assert (sent_bytes(record) == data) == (orientation == 1)
+
+
 def test_a_large_jpeg_is_scaled_to_the_limits(tmp_path: Path) -> None:
     """By its decoder first, as far as that goes, then to the pixel."""
     data = saved(colours(1500, 900), "JPEG")
