@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import FrameType
 from typing import Protocol
 
 from s1batch.errors import Interrupted, OutOfTime, S1BatchError
@@ -121,3 +124,22 @@ def go_on(stop: StopSign) -> None:
     """
     if stop.is_set():
         raise Interrupted("stopped before anything was asked")
+
+
+@contextmanager
+def signals() -> Iterator[Stop]:
+    """Request a stop at the first signal; end at once at the second. Slurm sends SIGUSR2 when time is short."""
+    stop = Stop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(Interrupted.exit_code)
+        os.write(2, b"\ns1batch: stopping; answers on their way are waited for (once more: at once)\n")
+        stop.request(at_limit=number == signal.SIGUSR2)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        yield stop
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

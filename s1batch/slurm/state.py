@@ -104,7 +104,8 @@ def submission_state(
             shard = index + array.offset
             finished, parts = (0, None) if of_shards is None else of_shards.get(shard, (0, 0))
             told = known.get(f"{job}_{index}")
-            note = folder.read_note(shard)
+            complete = parts is not None and finished >= parts
+            note = None if complete else folder.read_note(shard)
             standing = _standing(finished, parts, told, note, job, young=young, reachable=queued is not None)
             states.append(
                 ShardState(shard=shard, standing=standing, finished=finished, parts=parts, slurm=told, note=note)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from pathlib import Path
 from s1batch import __version__
 from s1batch.errors import LockedError, UsageError
 from s1batch.jobfile import LoadedJob
+from s1batch.records import OUTCOMES
 from s1batch.results.layout import Layout
 from s1batch.results.lease import LeaseKeeper
 from s1batch.slurm.client import DEFAULT_MAX_ARRAY_SIZE, Slurm, SlurmError
@@ -93,7 +95,11 @@ def prepare(loaded: LoadedJob, options: SubmitOptions, site: SlurmSite, slurm: S
     """
     if loaded.path is None:
         raise UsageError("a submission needs a job file: tasks read it again")
+    _check_accept(options.accept)
     results = Path(os.path.abspath(options.output if options.output is not None else loaded.output))
+    for path in (str(loaded.path), str(results), os.getcwd()):
+        if any(character in path for character in "\r\n"):
+            raise UsageError(f"{path!r}: a line break in a path would break the scripts; rename it")
     done = parts_done(results)
     shards = list(range(options.shards))
     if done.parts is not None:
@@ -126,7 +132,7 @@ def prepare(loaded: LoadedJob, options: SubmitOptions, site: SlurmSite, slurm: S
         shards=options.shards,
         arrays=array_slices(shards, size, parallel),
         accept=options.accept,
-        command=options.command or site.command or f"{sys.executable} -m s1batch",
+        command=options.command or site.command or f"{shlex.quote(sys.executable)} -m s1batch",
         setup=(*site.setup, *options.setup),
         sbatch=flags,
         closing=options.closing,
@@ -214,6 +220,12 @@ def dry_run_lines(prepared: Prepared) -> list[str]:
     if prepared.closing is not None:
         lines += [f"# sbatch --parsable --dependency=afterany:ARRAY {folder.closing_script}", prepared.closing]
     return lines
+
+
+def _check_accept(accept: str | None) -> None:
+    for name in accept.split(",") if accept is not None else ():
+        if name.strip() not in OUTCOMES:
+            raise UsageError(f"--accept {accept}: {name!r} is no outcome (valid: {', '.join(OUTCOMES)})")
 
 
 def _check_time(flags: Flags, lead_s: int) -> None:

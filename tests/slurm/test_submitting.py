@@ -158,6 +158,13 @@ def test_a_refused_script_takes_the_others_back(job):
     assert slurm.cancelled == ["100"]
 
 
+def test_a_wrong_outcome_and_a_line_break_in_a_path_are_refused(job):
+    with pytest.raises(UsageError, match="'fine' is no outcome"):
+        prepared(job, FakeSlurm(), accept="refused,fine")
+    with pytest.raises(UsageError, match="line break in a path"):
+        prepared(job, FakeSlurm(), output=job.parent / "a\nrm -rf b")
+
+
 def test_too_short_a_time_limit_is_refused(job):
     with pytest.raises(UsageError, match="told to stop 180 s before their limit"):
         prepared(job, FakeSlurm(), sbatch={"time": "3:00"})
