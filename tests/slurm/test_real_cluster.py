@@ -11,129 +11,24 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import orjson
 import polars as pl
 import pytest
-import yaml
 
-import s1batch
 from s1batch.launching.registry import RegisteredEndpoint, Registration, register
 from s1batch.results.process import ProcessIdentity
 from s1batch.slurm.client import SlurmPrograms
-from s1batch.slurm.folder import SubmissionFolder, submissions
+from s1batch.slurm.folder import submissions
 from tests.archives import write_archive
 from tests.loopback import Loopback
 from tests.slurm.cluster import CannotRun, Cluster
-
-ROOT = Path(__file__).resolve().parents[2]
-SCHEMA = {"type": "object", "properties": {"length": {"type": "integer"}}, "required": ["length"]}
+from tests.slurm.submitted import ROOT, Submitted
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-
-
-class Submitted:
-    """A job in a folder of its own, submitted to a cluster; one question at a time in each task."""
-
-    def __init__(self, cluster: Cluster, folder: Path, *, rows: int, slow: Callable[[int], bool] | None = None) -> None:
-        self.cluster, self.folder, self.results = cluster, folder, folder / "out"
-        self.lost = ""  # the node whose power was cut
-        (folder / "asked").mkdir(parents=True)
-        names = [("slow" if slow is not None and slow(number) else "quick") + str(number) for number in range(rows)]
-        (folder / "names.csv").write_text("\n".join(["name", *names]) + "\n")
-        self.write_job({"kind": "replay", "function": "tests.slurm.answers:steady"})
-
-    def write_job(self, engine: dict[str, Any]) -> None:
-        job = {
-            "name": "minerals",
-            "source": {"kind": "table", "path": "names.csv"},
-            "job": {"kind": "ask", "prompt": "Is {{ name }} a mineral?", "schema": SCHEMA},
-            "engine": engine,
-            "run": {"part_chunks": 1, "parts_in_flight": 1},
-            "output": "out",
-        }
-        (self.folder / "job.yaml").write_text(yaml.safe_dump(job))
-
-    def start(self, *arguments: object, **variables: str) -> subprocess.Popen[str]:
-        """Start the program where the cluster is."""
-        environment = {**self.cluster.environment, "PYTHONPATH": str(ROOT), "ASKED": str(self.folder / "asked")}
-        return subprocess.Popen(
-            [sys.executable, "-m", "s1batch", *map(str, arguments)],
-            env={**environment, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.folder,
-        )
-
-    def s1batch(self, *arguments: object, **variables: str) -> tuple[int, str]:
-        """Run the program; return its exit code and what it said."""
-        process = self.start(*arguments, **variables)
-        out, err = process.communicate(timeout=120)
-        return process.returncode, out + err
-
-    def submit(self, shards: int, *options: str, **variables: str) -> SubmissionFolder:
-        code, said = self.s1batch("submit", "job.yaml", "--array", shards, *options, **variables)
-        assert code == 0, said
-        return self.last
-
-    @property
-    def last(self) -> SubmissionFolder:
-        """The last submission."""
-        *_, last = submissions(self.results)
-        return last
-
-    def until(self, holds: Callable[[], Any], what: str, timeout_s: float = 150) -> None:
-        try:
-            self.cluster.wait_until(holds, timeout_s, what)
-        except TimeoutError as error:
-            logs = "\n".join(f"-- {path.name}\n{path.read_text()}" for path in sorted(self.last.logs.iterdir()))
-            raise AssertionError(f"{error}\n{self.cluster.call('squeue', '-r')}\n{logs}") from None
-
-    def closed(self, timeout_s: float = 150) -> dict[str, Any]:
-        """Wait for the closing job, and return what it found."""
-        folder = self.last
-        self.until(folder.closing.exists, f"the closing job of {folder.root}", timeout_s)
-        found = orjson.loads(folder.closing.read_bytes())
-        assert isinstance(found, dict)
-        return found
-
-    def asked(self) -> dict[str, list[tuple[str, int]]]:
-        """Return what each task asked: fingerprints, and how often the task had been started again by then."""
-        found = {}
-        for path in sorted((self.folder / "asked").iterdir()):
-            words = [line.split() for line in path.read_text().splitlines()]
-            found[path.name] = [(fingerprint, int(restarts)) for fingerprint, restarts in words]
-        return found
-
-    def asked_twice(self) -> int:
-        """How many questions were asked more than once."""
-        counts = Counter(fingerprint for asked in self.asked().values() for fingerprint, _ in asked)
-        return sum(number > 1 for number in counts.values())
-
-    def check(self, rows: int) -> None:
-        """Make sure that the run is complete: proved, and each row there exactly once."""
-        verdict = s1batch.open_results(self.results).verify()
-        assert (verdict.ok, verdict.complete, verdict.findings) == (True, True, ())
-        table = pl.read_parquet(self.results / "rows/*.parquet")
-        assert (table.height, table["chunk_key"].n_unique(), set(table["outcome"])) == (rows, rows, {"ok"})
-
-    def restarts(self, index: int) -> int:
-        """How often Slurm has started a task again."""
-        said = self.cluster.call("scontrol", "--oneliner", "show", "job", f"{self.last.read_jobs().arrays[0]}_{index}")
-        return int(said.partition("Restarts=")[2].split()[0])
-
-    def node(self, index: int) -> str:
-        """Where a task runs."""
-        task = f"{self.last.read_jobs().arrays[0]}_{index}"
-        return self.cluster.call("squeue", "-h", "-j", task, "-t", "RUNNING", "-o", "%N").strip()
 
 
 def _cluster(*, accounting: bool) -> Iterator[Cluster]:
@@ -178,9 +73,13 @@ def limited(bare, tmp_path_factory) -> Submitted:
 
 @pytest.fixture(scope="module")
 def paced(bare, tmp_path_factory, limited) -> Submitted:
-    """An array whose questions take 8 s each, and that Slurm would tell of its limit too late."""
+    """A run in an allocation that Slurm does not tell of its limit; its questions take 8 s each."""
     run = Submitted(bare, tmp_path_factory.mktemp("paced"), rows=5, slow=lambda number: True)
-    run.submit(1, "--sbatch", "time=1", "--sbatch", "nodelist=n1", "--signal-before", "10", ANSWER_S="8")
+    command = f"exec {sys.executable} -m s1batch run job.yaml"
+    options = ["--time=1", "--nodelist=n1", f"--output={run.folder}/log", f"--chdir={run.folder}", "--parsable"]
+    variables = {"PYTHONPATH": str(ROOT), "ASKED": str(run.folder / "asked"), "ANSWER_S": "8"}
+    exported = ",".join(["ALL", *(f"{name}={value}" for name, value in variables.items())])
+    run.job = bare.call("sbatch", *options, f"--export={exported}", "--wrap", command).strip()
     return run
 
 
@@ -340,15 +239,16 @@ def test_the_requeue_of_the_last_task_leaves_the_others_alone(limited):
 
 
 def test_no_question_is_begun_that_could_not_be_answered_before_the_limit(paced):
-    assert paced.closed(200)["complete"]
+    paced.until(lambda: not paced.cluster.call("squeue", "-h", "-j", paced.job), "the end of the allocation")
+    log = (paced.folder / "log").read_text()
+    assert "s1batch: the allocation ends before another answer could come; run again to go on" in log, log
+    assert "ExitCode=75:0" in paced.cluster.call("scontrol", "--oneliner", "show", "job", paced.job)
+    (asked,) = paced.asked().values()
+    assert 1 <= len(asked) <= 3, "four of them take longer than there was time"
+    code, said = paced.s1batch("run", "job.yaml", ANSWER_S="0.01")
+    assert code == 0, said
     paced.check(5)
-    array = paced.last.read_jobs().arrays[0]
-    asked = paced.asked()[f"{array}_0"]
-    assert len(asked) == 5, "a question was cut off"
-    assert {restarts for _, restarts in asked} >= {0, 1}
-    log = (paced.last.logs / f"{array}_0.log").read_text()
-    assert f"the allocation ends before another answer could come: {array}_0 goes back into the queue" in log
-    assert "s1batch: stopping" not in log, "it was the signal that ended the run"
+    assert paced.asked_twice() == 0, "a question was cut off"
 
 
 def test_a_preempted_task_goes_on_by_itself(preempted):
