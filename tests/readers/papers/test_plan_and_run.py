@@ -81,6 +81,21 @@ def test_a_run_over_damaged_papers_has_a_row_for_everything_and_verifies(tmp_pat
     assert again.summary.added == 0
 
 
+def test_a_run_of_a_manifest_that_leads_elsewhere_verifies(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (tmp_path / "out.md").write_text("secret")
+    (folder / "a.md").write_text("Fine.")
+    pl.DataFrame({"path": ["a.md", "../out.md", "gone.md"]}).write_csv(folder / "list.csv")
+    job = ask(folder)
+    job["source"] = {"kind": "papers", "manifest": str(folder / "list.csv"), "cache": "off"}
+    results = s1batch.run(job, tmp_path / "out")
+    assert sorted(results.scan().collect()["outcome"]) == ["ok", "unreadable", "unreadable"]
+    assert results.verify(sources=True).ok
+    (folder / "a.md").write_text("Changed.")
+    assert not results.verify(sources=True).ok
+
+
 def test_a_paper_that_changed_between_plan_and_run_is_a_row(tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     folder.mkdir()
