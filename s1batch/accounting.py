@@ -10,7 +10,8 @@ samples, and say whether they were asked or skipped.
 
 Time series are matched by stream, so a window may span files; a stream that changes its rate is matched by rate too.
 Other data are matched by file. A stretch without a range, or one whose range is not in the unit that is counted, goes
-as a whole: planned as soon as one asked chunk touches it.
+as a whole: planned as soon as one asked chunk touches it. What is optional (the partners of a join) is selected as far as
+a chunk holds it, and else not selected.
 """
 
 from __future__ import annotations
@@ -305,16 +306,22 @@ def _count_items(items: pl.DataFrame, streams: _Streams) -> pl.DataFrame:
     timed = pl.col("unit").eq("samples") & pl.col("start").is_not_null()
     rate = pl.col("rate_hz").is_finite() & (pl.col("rate_hz") > 0)
     items = items.with_columns(timed.alias("timed"), *_stream(timed), pl.when(rate).then("rate_hz").alias("rate_hz"))
-    selected = items.filter(pl.col("status") == "selected")
+    held = pl.col("status").is_in(["selected", "optional"])
+    selected = items.filter(held)
     covered = _covered(_with_group(selected, streams), streams)
     ranks = [pl.Series(f"rank{number}", counts) for number, counts in enumerate(covered)]
     zeros = [pl.lit(0, pl.Int64).alias(series.name) for series in ranks]
+    found = selected.select("source", "unit", "status", "count").with_columns(ranks)
+    optional = found.filter(pl.col("status") == "optional")
+    called_for = pl.sum_horizontal(*(series.name for series in ranks))
     counted = pl.concat(
         [
-            selected.select("source", "unit", "status", "count").with_columns(ranks),
-            items.filter(pl.col("status") != "selected")
-            .select("source", "unit", "status", "count")
-            .with_columns(zeros),
+            found.filter(pl.col("status") == "selected"),
+            optional.with_columns(called_for.alias("count"), pl.lit("selected").alias("status")),
+            optional.with_columns(
+                (pl.col("count") - called_for).alias("count"), pl.lit("not_selected").alias("status"), *zeros
+            ),
+            items.filter(~held).select("source", "unit", "status", "count").with_columns(zeros),
         ]
     )
     return counted.group_by("source", "unit").agg(
