@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, model_validator
@@ -23,12 +23,17 @@ from s1batch.errors import JobFileError, UsageError
 from s1batch.jobs.ask_spec import AskSpec
 from s1batch.jobs.seismic_pick_spec import SeismicPickSpec
 from s1batch.long_series import CoarseToFineSpec, LongPolicy, LongSeries
+from s1batch.readers.join.spec import JoinSource
+from s1batch.readers.results.spec import ResultsSource
 from s1batch.readers.seismic.spec import SeismicSource
 from s1batch.readers.tables.spec import TableSource
 from s1batch.records import Outcome
 from s1batch.windows import WindowSpec
 
-SourceSpec = Annotated[SeismicSource | TableSource, Field(discriminator="kind")]
+SingleSource = Annotated[SeismicSource | TableSource | ResultsSource, Field(discriminator="kind")]
+SourceSpec = Annotated[
+    SeismicSource | TableSource | ResultsSource | JoinSource[SingleSource], Field(discriminator="kind")
+]
 TaskSpec = Annotated[SeismicPickSpec | AskSpec, Field(discriminator="kind")]
 
 
@@ -102,7 +107,7 @@ class JobFile(Config):
 
     @model_validator(mode="after")
     def _check(self) -> JobFile:
-        if not self.source.windowed and self.window is not None:
+        if not self.source.cuts_series and self.window is not None:
             raise ValueError(f"window has no meaning for `source: {{kind: {self.source.kind}}}`; leave it out")
         if self.job.needs_waveforms and not self.source.waveforms:
             raise ValueError(f"job.kind {self.job.kind} needs waveforms: use `source: {{kind: seismic}}`")
@@ -248,7 +253,8 @@ def _line(item: ErrorDetails) -> str:
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         got = f"{context['tag']!r} is not valid" if "tag" in context else "missing"
         name = "mode" if "mode" in context["discriminator"] else "kind"
-        return f"{field}.{name}: {got} (valid: {context.get('expected_tags', _TAGS.get(field, ''))!s})"
+        tags = _TAGS.get(field, _kinds(SingleSource) if field.startswith("source.sources.") else "")
+        return f"{field}.{name}: {got} (valid: {context.get('expected_tags', tags)!s})"
     value = _short(item["input"])
     if kind == "literal_error":
         return f"{field}: {value} is not valid (valid: {context['expected']})"
@@ -271,19 +277,31 @@ def _locate(loc: tuple[int | str, ...]) -> tuple[type[BaseModel] | None, list[st
     trail: list[str] = []
     options: list[type[BaseModel]] = []
     owner = model
+    is_mapping = False
     for item in loc:
         tagged = [option for option in options if item in _tags(option)]
-        if tagged:
+        if tagged and not is_mapping:
             # A tag of its own may follow, which tells those of one kind apart.
             model, options = tagged[0], tagged
             continue
         owner = model
         trail.append(str(item))
+        if is_mapping:
+            # A name that the user gave; the tag of what it names follows.
+            is_mapping = False
+            continue
+        is_mapping = model is not None and isinstance(item, str) and _is_mapping(model, item)
         options = []
         if model is not None and isinstance(item, str):
             options = _models(model, item)
             model = options[0] if len(options) == 1 else None
     return owner, trail
+
+
+def _is_mapping(model: type[BaseModel], name: str) -> bool:
+    """Return whether a field holds models by names that the user gives."""
+    info = model.model_fields.get(name)
+    return info is not None and get_origin(info.annotation) is dict and bool(_models(model, name))
 
 
 def _models(model: type[BaseModel], name: str) -> list[type[BaseModel]]:

@@ -83,7 +83,8 @@ class _Decoder:
         self._raw: IO[bytes] = path.open("rb")
         try:
             self.identity = identity(os.fstat(self._raw.fileno()))
-            self._file = pq.ParquetFile(self._raw, buffer_size=_BUFFER_BYTES)
+            # Checksums are verified where the writer kept some.
+            self._file = pq.ParquetFile(self._raw, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
             check_names(self._file.schema_arrow.names, columns)
         except BaseException as error:
             self._raw.close()
