@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from s1batch.canonical import digest
 from s1batch.columns import Column
 from s1batch.jobs.answers import AnswerSchema, interpret_json, interpret_text
 from s1batch.jobs.base import Settings
+from s1batch.jobs.drawing import AS_SERIES, Drawing
 from s1batch.jobs.repair import MENDED, repair_request
 from s1batch.jobs.template import PromptTemplate, names_of
-from s1batch.records import (
-    Answer,
-    Fields,
-    Message,
-    Part,
-    PlanEntry,
-    Record,
-    Request,
-    Response,
-    Series,
-    SeriesPart,
-    TextPart,
-)
+from s1batch.records import Answer, Message, PlanEntry, Record, Request, Response, TextPart
 from s1batch.special_tokens import neutralise
 
 if TYPE_CHECKING:
@@ -47,6 +36,7 @@ class AskJob:
         guided: Whether the engine is told the schema.
         repairs: How often the model is asked to mend an answer that does not fit the schema.
         attach: `auto` sends the record's series or images behind the question; `none` keeps them out.
+        drawing: Whether series are sent as such, as plots, or as both.
         toolbox: Tools that the model may call before it answers.
     """
 
@@ -57,6 +47,7 @@ class AskJob:
     guided: bool = True
     repairs: int = 0
     attach: Attach = "auto"
+    drawing: Drawing = AS_SERIES
     toolbox: Toolbox | None = None
 
     @property
@@ -70,7 +61,14 @@ class AskJob:
         system = self.system.source if self.system else None
         schema = self.schema.text if self.schema else None
         tools = [self.toolbox.text, self.toolbox.choice, self.toolbox.max_turns] if self.toolbox else []
-        return digest([system, self.prompt.source, schema, self.show_schema, self.guided, self.attach, *tools])
+        drawn = self.drawing.identity
+        return digest([system, self.prompt.source, schema, self.show_schema, self.guided, self.attach, *tools, *drawn])
+
+    def sends(self, entry: PlanEntry) -> PlanEntry:
+        """Return the entry with the media that are sent: none without `attach`, plots in place of series."""
+        if self.attach == "none":
+            return replace(entry, series=None, further_series=(), images=0, image_sizes=())
+        return self.drawing.sends(entry)
 
     def outline(self, entry: PlanEntry) -> str:
         """Return the prompt as it is written; the plan knows no values, only how long they are."""
@@ -89,13 +87,13 @@ class AskJob:
         """Build the request: what all records share, the question, then the series or images.
 
         Raises:
-            SourceError: A template fails on this record.
+            SourceError: A template fails on this record, or its series cannot be drawn.
         """
         names = names_of(record, self.prompt.names | (self.system.names if self.system else frozenset()))
         question = self.prompt.render(names)
         shared, neutralised = neutralise(self._schema_text())
         neutralised += question.neutralised
-        media = _media(record) if self.attach == "auto" else ()
+        media = self.drawing.parts(record) if self.attach == "auto" else ()
         text = TextPart(text=shared + question.text + ("\n" if media else ""))
         messages = [Message(role="user", parts=(text, *media))]
         if self.system is not None:
@@ -151,13 +149,3 @@ class AskJob:
     def _form(self) -> str:
         text = "" if self.schema is None else self.schema.text
         return f"Answer with one JSON object that fits this JSON Schema, and nothing else:\n{text}\n"
-
-
-def _media(record: Record) -> tuple[Part, ...]:
-    payload = record.payload
-    if isinstance(payload, Series):
-        return (SeriesPart(values_TC=payload.values_TC, rate_hz=payload.rate_hz),)
-    if isinstance(payload, Fields):
-        series = tuple(SeriesPart(values_TC=each.values_TC, rate_hz=each.rate_hz) for each in payload.series)
-        return (*series, *payload.images)
-    return ()

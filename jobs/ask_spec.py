@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from s1batch.errors import JobFileError
-from s1batch.jobs.spec import TaskConfig
+from s1batch.jobs.drawing_spec import DrawingTask
 
 if TYPE_CHECKING:
     from s1batch.jobs.base import Job
     from s1batch.jobs.tools.toolbox import Toolbox
 
 
-class AskSpec(TaskConfig):
+class AskSpec(DrawingTask):
     """A question of your own about each piece of the archive."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -50,6 +50,17 @@ class AskSpec(TaskConfig):
     )
     tool_timeout_s: float = Field(30.0, gt=0, le=3600, description="longest run of a tool; the model is then told so")
 
+    @model_validator(mode="after")
+    def _sends_what_it_draws(self) -> AskSpec:
+        if self.attach == "none" and self.render != "series":
+            raise ValueError("render has no meaning with `attach: none`, which sends no series; leave one of them out")
+        return self
+
+    @property
+    def sends_series(self) -> bool:
+        """Whether series are sent as such."""
+        return self.attach == "auto" and self.render != "image"
+
     def build(self, base_dir: Path) -> Job:
         """Make the job."""
         from s1batch.jobs.answers import AnswerSchema
@@ -66,6 +77,7 @@ class AskSpec(TaskConfig):
             guided=self.guided,
             repairs=self.repair,
             attach=self.attach,
+            drawing=self.drawing,
             toolbox=_toolbox(self, base_dir),
         )
 

@@ -10,8 +10,8 @@ samples, and say whether they were asked or skipped.
 
 Time series are matched by stream, so a window may span files; a stream that changes its rate is matched by rate too.
 Other data are matched by file. A stretch without a range, or one whose range is not in the unit that is counted, goes
-as a whole: planned as soon as one asked chunk touches it. What is optional (the partners of a join) is selected as far as
-a chunk holds it, and else not selected.
+as a whole: planned as soon as one asked chunk touches it. What is optional (the partners of a join) is selected as far
+as a chunk holds it, and else not selected.
 """
 
 from __future__ import annotations

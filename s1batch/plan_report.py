@@ -18,10 +18,10 @@ from s1batch.wording import count
 
 COMMON_SHAPES = 5
 
-_OFFERS = {
-    reason: "an ask job with `render: image` sends a plot in place of the series"
-    for reason in ("series_with_image", "series_not_supported", "several_series", "series_too_long")
-}
+_OFFERS = dict.fromkeys(
+    ("series_with_image", "series_not_supported", "several_series", "series_too_long"),
+    "an ask job with `render: image` sends a plot in place of the series",
+)
 
 
 def plan_lines(plan: Plan) -> list[str]:

@@ -73,7 +73,7 @@ class PartnerIndex:
             "WHERE alias = ? AND key = ? AND start > ? AND start < ? AND stop > ? ORDER BY start, rowid"
         )
         earliest = low - self._longest_ns.get(alias, 0)
-        yield from self._lines.select(query, (alias, key, earliest, high, low))  # type: ignore[misc]
+        yield from self._lines.select(query, (alias, key, earliest, high, low))
 
     def _flush(self) -> None:
         self._lines.add(self._waiting)

@@ -138,7 +138,9 @@ class JoinReader:
         rules, primary = self.rules, self.rules.primary
         items: list[InventoryItem] = []
         scan = renamed = ""
-        for entry, place in places(primary, self.readers[primary], rules, _entries(self.readers[primary].plan(), items)):
+        for entry, place in places(
+            primary, self.readers[primary], rules, _entries(self.readers[primary].plan(), items)
+        ):
             yield from _taken(names, primary, items)
             if isinstance(place, Refusal):
                 yield _alone(names, primary, entry, place)

@@ -64,7 +64,9 @@ class ResultsReader:
             for name in self._checked(self.spec.group_by)
         )
         return (
-            Column(name="row_keys", type=texts, doc=f"{self._key} of the rows in the run that they come from, in order"),
+            Column(
+                name="row_keys", type=texts, doc=f"{self._key} of the rows in the run that they come from, in order"
+            ),
             *groups,
             Column(name="source_files", type=texts, doc="files that were read, below the folder of that run"),
             Column(name="source_sizes", type=numbers, doc="their sizes in bytes"),
@@ -299,9 +301,7 @@ def _items(path: Path, name: str, rows: Sequence[tuple[str, int]]) -> Iterator[I
         indices = [index for _, index in run]
         start, stop = indices[0], indices[-1] + 1
         status = "not_selected" if outcome else "selected"
-        yield _item(
-            path, name, status=status, reason=outcome, unit="rows", count=stop - start, start=start, stop=stop
-        )
+        yield _item(path, name, status=status, reason=outcome, unit="rows", count=stop - start, start=start, stop=stop)
 
 
 def _item(path: Path, name: str, **about: Any) -> InventoryItem:

@@ -42,10 +42,11 @@ class ResultsSource(SourceConfig):
 
     @model_validator(mode="after")
     def _check(self) -> ResultsSource:
-        if self.merged and "outcomes" in self.model_fields_set:
+        fields = ResultsSource.model_fields
+        if self.merged and self.outcomes != fields["outcomes"].default:
             raise ValueError("outcomes has no meaning with `merged: true`: merged answers have none; leave it out")
         for field in ("order_by", "max_rows"):
-            if not self.group_by and field in self.model_fields_set:
+            if not self.group_by and getattr(self, field) != fields[field].default:
                 raise ValueError(f"{field} has no meaning without group_by; leave it out")
         return self
 

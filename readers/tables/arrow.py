@@ -1,9 +1,9 @@
 """Rows of Arrow IPC files (Feather) and streams.
 
 The headers of the record batches are read without their bodies (found by the footer of a file, one after the other in
-a stream), so that the rows of each batch are known before any is decoded: a torn file is noticed by its end, and a batch
-that does not decode costs its own rows. Arrow keeps no
-checksums, so every batch is validated whole before a value of it is touched. Layout:
+a stream), so that the rows of each batch are known before any is decoded: a torn file is noticed by its end, and a
+batch that does not decode costs its own rows. Arrow keeps no checksums, so every batch is validated whole before a value
+of it is touched. Layout:
 https://arrow.apache.org/docs/format/Columnar.html#serialization-and-interprocess-communication-ipc
 """
 
@@ -41,7 +41,7 @@ class Arrow:
     kept: KeptDecoders = field(default_factory=KeptDecoders)
 
     def scan(self, path: Path) -> Iterator[RowPlace]:
-        """Yield every row, from the headers of the batches; a torn stream ends with an error behind its whole batches."""
+        """Yield every row, from the headers of the batches; a torn stream ends in an error behind its whole batches."""
         with _ArrowDecoder(path, self.columns) as decoder:
             for first, rows, start, nbytes in decoder.batches:
                 # A damaged header may promise any number of rows; with a bit for each, the number is not told lightly.
@@ -192,7 +192,7 @@ class _ArrowDecoder:
             blocks = _blocks(self._raw.read(length))
             first = 0
             for number, (start, header, body) in enumerate(blocks):
-                if not (0 <= start and 0 < header <= _MOST_METADATA and 0 <= body and start + header + body <= size):
+                if not (start >= 0 and 0 < header <= _MOST_METADATA and body >= 0 and start + header + body <= size):
                     raise SourceError("not_readable", f"no whole Arrow file: record batch {number} lies outside of it")
                 self._raw.seek(start)
                 metadata = self._raw.read(header)

@@ -304,7 +304,9 @@ def _record(chunk: Chunk, fields: Any, media: _Media = _Media()) -> Record:
     except SourceError as error:
         detail = f"{address.path}, row {chunk.start}: {error.detail}"
         outcome: Outcome = "refused" if error.reason in _REFUSED else "unreadable"
-        return Record(chunk=chunk, lineage=lineage, refusal=Refusal(outcome=outcome, reason=error.reason, detail=detail))
+        return Record(
+            chunk=chunk, lineage=lineage, refusal=Refusal(outcome=outcome, reason=error.reason, detail=detail)
+        )
     return Record(chunk=chunk, lineage=lineage, payload=Fields(values=fields, images=pictures, series=series))
 
 

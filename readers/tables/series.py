@@ -105,7 +105,9 @@ def _from_cell(value: Any, name: str) -> NDArray[Any]:
     if array.dtype == object:
         if any(item is None or (isinstance(item, Sequence) and None in item) for item in value):
             raise SourceError("not_finite", f"the series in {name} holds nulls")
-        raise SourceError("wrong_shape", f"{name} holds something else than numbers, or lists that are not equally long")
+        raise SourceError(
+            "wrong_shape", f"{name} holds something else than numbers, or lists that are not equally long"
+        )
     return array
 
 
@@ -202,11 +204,10 @@ def _series(array: NDArray[Any], channels: tuple[str, ...], rate_hz: float, name
         raise SourceError("wrong_shape", f"{name} holds {array.dtype}, which are no real numbers")
     if array.ndim not in (1, 2):
         raise SourceError("wrong_shape", f"{name} has {array.ndim} dimensions; a series has (T) or (T, C)")
-    values_TC = array.reshape(len(array), -1) if array.size else np.empty((0, 0))
     if not array.size:
         raise SourceError("series_too_short", f"the series in {name} is empty")
     with np.errstate(over="ignore"):
-        values_TC = np.ascontiguousarray(values_TC, dtype=np.float32)
+        values_TC: NDArray[np.float32] = np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float32)
     if not np.isfinite(values_TC).all():
         count = int((~np.isfinite(values_TC)).sum())
         raise SourceError("not_finite", f"{count:,} of {values_TC.size:,} values in {name} are not finite in float32")
