@@ -2,7 +2,7 @@
 
 The headers of the record batches are read without their bodies (found by the footer of a file, one after the other in
 a stream), so that the rows of each batch are known before any is decoded: a torn file is noticed by its end, and a
-batch that does not decode costs its own rows. Arrow keeps no checksums, so every batch is validated whole before a value
+batch that does not decode costs its own rows. Arrow keeps no checksums, so every batch is validated before a value
 of it is touched. Layout:
 https://arrow.apache.org/docs/format/Columnar.html#serialization-and-interprocess-communication-ipc
 """

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,7 +65,8 @@ def read_forward(decoder: Decoder, places: Sequence[RowPlace]) -> Iterator[Mappi
         while upto < len(places) and places[upto].index < behind:
             upto += 1
         if error is None:
-            yield from _python_rows(_chosen(batch, [place.index - batch_first for place in places[done:upto]]))
+            for run in _runs(batch, [place.index - batch_first for place in places[done:upto]]):
+                yield from _python_rows(run)
         else:
             yield from (error for _ in range(done, upto))
         done = upto
@@ -152,11 +154,11 @@ def fixed_lengths(schema: Any) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _chosen(batch: Any, indices: Sequence[int]) -> Any:
-    """Return rows of a batch; `indices` ascend."""
-    first, count = indices[0], len(indices)
-    # `take` loads Arrow's functions of computing first, which takes as long as a hundred rows.
-    return batch.slice(first, count) if indices[-1] - first == count - 1 else batch.take(indices)
+def _runs(batch: Any, indices: Sequence[int]) -> Iterator[Any]:
+    """Yield rows of a batch, whose indices ascend, as slices of it; `take` does not know every type of Arrow."""
+    for _, run in groupby(enumerate(indices), lambda item: item[1] - item[0]):
+        here = [index for _, index in run]
+        yield batch.slice(here[0], len(here))
 
 
 def _python_rows(batch: Any) -> Iterator[Mapping[str, Any] | SourceError]:
