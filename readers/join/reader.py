@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,14 @@ class JoinReader:
     def _order(self) -> list[str]:
         return [self.rules.primary, *self._partners]
 
+    @cached_property
+    def _partner_columns(self) -> dict[str, list[str]]:
+        """Names of the lineage columns of each partner."""
+        return {
+            alias: [column.name for column in self.readers[alias].lineage if column.name not in _SOURCE]
+            for alias in self._partners
+        }
+
     def _questions(self, names: Names, index: PartnerIndex) -> Iterator[InventoryItem | PlanEntry]:
         rules, primary = self.rules, self.rules.primary
         items: list[InventoryItem] = []
@@ -238,7 +247,7 @@ class JoinReader:
                 continue
             lineage[f"{alias}_pieces"] = len(records)
             if alias in self.rules.many:
-                names = dict.fromkeys(name for each in plain for name in each)
+                names = self._partner_columns[alias]
                 lineage.update({f"{alias}_{name}": [each.get(name) for each in plain] for name in names})
             elif plain:
                 lineage.update({f"{alias}_{name}": value for name, value in plain[0].items()})
