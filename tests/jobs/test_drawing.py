@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
@@ -62,15 +60,16 @@ def size_of(part: ImagePart) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("plot", PLOTS)
-@settings(max_examples=12)
-@given(width=st.integers(300, 1200), height=st.integers(200, 900), channels=st.integers(1, 5))
+@pytest.mark.parametrize(
+    ("width", "height", "channels"), [(300, 200, 1), (301, 900, 5), (640, 480, 24), (1201, 203, 2), (997, 673, 3)]
+)
 def test_a_plot_has_exactly_the_size_that_the_plan_counts(plot: Any, width: int, height: int, channels: int) -> None:
     part = draw(series(200, channels), plot, (width, height))
     assert size_of(part) == (width, height)
     with Image.open(BytesIO(part.data)) as image:
         image.load()
         assert "Software" not in image.info
-        assert len(set(image.convert("L").getdata())) > 2
+        assert len(np.unique(np.asarray(image.convert("L")))) > 2
 
 
 @pytest.mark.parametrize("plot", PLOTS)
@@ -212,7 +211,7 @@ def test_windows_are_as_long_as_one_likes_when_only_their_plots_are_sent(tmp_pat
 def test_plots_of_windows_reach_the_engine(tmp_path: Path) -> None:
     archive = write_archive(tmp_path / "archive", stations=1, seconds=60.0)
     job = pick_job(archive, "images")
-    job["job"] = {"kind": "ask", "prompt": "{{ station }} {{ peak.HHZ > 0 }}", "render": "image", "plot": "spectrogram"}
+    job["job"] = {"kind": "ask", "prompt": "{{ station }} {{ peak.Z > 0 }}", "render": "image", "plot": "spectrogram"}
     results = s1batch.run(job, tmp_path / "out")
     rows = results.scan().collect()
     assert set(rows["text"]) == {"1 image/png"}
@@ -250,9 +249,7 @@ def test_a_template_sees_the_amplitudes_and_shapes_of_the_series_of_a_row() -> N
     names = names_of(one, {"peak", "rms", "series"})
     assert names["peak"]["c0"] == pytest.approx(float(np.abs(series(channels=1).values_TC).max()), rel=1e-5)
     assert names["rms"] == "mine"
-    assert names["series"] == [
-        {"steps": 500, "channels": ["c0"], "rate_hz": 50.0, "units": "m/s", "seconds": 10.0}
-    ]
+    assert names["series"] == [{"steps": 500, "channels": ["c0"], "rate_hz": 50.0, "units": "m/s", "seconds": 10.0}]
     two = Record(chunk=CHUNK, payload=Fields(values={}, series=(series(seed=1), series(seed=2))))
     assert [sorted(peak) for peak in names_of(two, {"peak"})["peak"]] == [["c0", "c1"]] * 2
     whole = Record(chunk=CHUNK, payload=series())

@@ -155,7 +155,9 @@ def test_any_two_tables_with_any_times(tmp_path: Path, left: list[Any], right: l
 
 
 def test_the_nearest_partner_in_time_is_taken(tmp_path: Path) -> None:
-    sources = two_tables(tmp_path, pl.DataFrame({"t": [10.0, 50.0, 90.0]}), pl.DataFrame({"t": [8.0, 11.5, 47.0, 70.0]}))
+    sources = two_tables(
+        tmp_path, pl.DataFrame({"t": [10.0, 50.0, 90.0]}), pl.DataFrame({"t": [8.0, 11.5, 47.0, 70.0]})
+    )
     sources["paper"] = {"kind": "table", "path": "papers.parquet"}
     pl.DataFrame({"t": [8.0, 11.5, 47.0, 70.0]}).write_parquet(tmp_path / "papers.parquet")
     fields = {"primary": "figure", "by": "time", "time": {"figure": "t", "paper": "t"}, "tolerance": "5s"}
@@ -371,9 +373,7 @@ def test_a_partner_that_many_share_is_read_once(tmp_path: Path) -> None:
 
 @given(wanted=st.lists(st.integers(0, 9), max_size=60), kept=st.integers(0, 5))
 def test_a_stream_gives_the_records_in_the_order_in_which_they_are_wanted(wanted: list[int], kept: int) -> None:
-    chunks = [
-        Chunk((Address(root="a", path="t", slices=(Slice(dim="rows", start=n, stop=n + 1),)),)) for n in wanted
-    ]
+    chunks = [Chunk((Address(root="a", path="t", slices=(Slice(dim="rows", start=n, stop=n + 1),)),)) for n in wanted]
     stream = _Stream(lambda asked: (Record(chunk=chunk) for chunk in asked), chunks, kept)
     assert [stream.take().chunk for _ in wanted] == chunks
 

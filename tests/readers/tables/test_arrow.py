@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from tests.readers.tables.test_tables import FRAME, make_reader, planned, read_all, write_batches
 
 
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("arrow")
