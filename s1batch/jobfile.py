@@ -198,7 +198,7 @@ def job_schema() -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = _with_text_keys(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise JobFileError(f"{path}: cannot read the job file: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -208,13 +208,22 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return loaded
 
 
+def _with_text_keys(value: Any) -> Any:
+    """Return what YAML gave with the keys that it takes for booleans as they were written: `on` means `on`."""
+    if isinstance(value, list):
+        return [_with_text_keys(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {"on" if key is True else key: _with_text_keys(each) for key, each in value.items()}
+
+
 def _override(written: Mapping[str, Any], override: str) -> dict[str, Any]:
     name, equals, text = override.partition("=")
     keys = name.strip().split(".")
     if not equals or not all(keys):
         raise UsageError(f"--set {override}: write it as name.field=value, for example --set engine.kind=reference")
     try:
-        value = yaml.safe_load(text)
+        value = _with_text_keys(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise UsageError(f"--set {override}: {text!r} is not valid YAML") from error
     changed = dict(written)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from s1batch.errors import SourceError
 from s1batch.readers.tables.formats import RowPlace
+from s1batch.readers.tables.nanoseconds import as_microseconds, with_times
 
 KEPT_DECODERS = 4
 """Decoders that are kept; parts that are read at once need one each."""
@@ -164,7 +165,8 @@ def _runs(batch: Any, indices: Sequence[int]) -> Iterator[Any]:
 def _python_rows(batch: Any) -> Iterator[Mapping[str, Any] | SourceError]:
     """Yield rows as Python values; one that Python cannot hold (a date in the year 20000) costs only itself."""
     try:
-        rows = batch.to_pylist()
+        plain, times = as_microseconds(batch)
+        rows = with_times(plain.to_pylist(), times)
     except (ValueError, OverflowError) as error:
         if batch.num_rows > 1:
             for index in range(batch.num_rows):

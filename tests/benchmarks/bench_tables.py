@@ -11,14 +11,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
 import yaml
 
+from s1batch.jobs.drawing import Plot
 from s1batch.jobs.pictures import draw
 from s1batch.plan_store import PlanWriter
-from s1batch.records import Series
+from s1batch.records import PlanEntry, Series
 from s1batch.results.store import ResultsStore
 from tests.benchmarks.harness import load, measure, table
 from tests.plans import MINUTE_NS, SCHEMA, row, stretch, window
@@ -32,20 +34,17 @@ PROGRAM = (sys.executable, "-m", "s1batch")
 def write_results(path: Path, count: int) -> None:
     """Write the results of a run with so many rows of many stations."""
 
-    def entry(number: int) -> object:
+    def entry(number: int) -> PlanEntry:
         return window(number * MINUTE_NS, (number + 1) * MINUTE_NS, part=number // PER_PART)
 
     with PlanWriter(path) as writer:
         for number in range(count):
-            writer.add(entry(number))  # type: ignore[arg-type]
+            writer.add(entry(number))
         writer.add(stretch(0, count * 6000))
     with ResultsStore(path, SCHEMA) as store:
         for part in range(-(-count // PER_PART)):
             numbers = range(part * PER_PART, min((part + 1) * PER_PART, count))
-            rows = [
-                row(entry(number), lineage={"station": f"S{number % STATIONS:03d}"})  # type: ignore[arg-type]
-                for number in numbers
-            ]
+            rows = [row(entry(number), lineage={"station": f"S{number % STATIONS:03d}"}) for number in numbers]
             store.layout.rows.mkdir(exist_ok=True)
             fitted = [store.schema.fit(each) for each in rows]
             pl.DataFrame(store.schema.to_table(fitted)).write_parquet(store.layout.part_rows(part))
@@ -60,7 +59,7 @@ def bench_memory(folder: Path, most: int) -> None:
             first = folder / f"first{size}"
             if not first.exists():
                 write_results(first, count)
-            source = {"kind": "results", "path": str(first), "columns": ["text", "p_index", "station"]}
+            source: dict[str, Any] = {"kind": "results", "path": str(first), "columns": ["text", "p_index", "station"]}
             if kind == "groups":
                 source |= {"group_by": ["station"], "order_by": ["start"], "max_rows": 64}
             job = folder / f"{kind}{size}.yaml"
@@ -93,11 +92,11 @@ def bench_plots() -> None:
         names = tuple("ZNE"[:channels])
         series = Series(values_TC=values_TC, rate_hz=100.0, channels=names, start_ns=10**18, units="counts")
         line = [f"{steps:,} x {channels}"]
-        for plot in ("waveform", "spectrogram", "recurrence"):
-            draw(series, plot, (896, 672))  # type: ignore[arg-type]
+        for plot in get_args(Plot):
+            draw(series, plot, (896, 672))
             begin, times = time.process_time(), 3
             for _ in range(times):
-                size = len(draw(series, plot, (896, 672)).data)  # type: ignore[arg-type]
+                size = len(draw(series, plot, (896, 672)).data)
             line.append(f"{(time.process_time() - begin) / times * 1000:.0f} ({size / 1024:,.0f})")
         lines.append(tuple(line))
     head = ("series", "waveform: ms (KiB)", "spectrogram", "recurrence")

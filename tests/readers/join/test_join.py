@@ -81,7 +81,7 @@ def test_any_two_tables_with_any_keys(
 ) -> None:
     figures = pl.DataFrame({"id": left, "n": range(len(left))}, schema={"id": pl.String, "n": pl.Int64})
     papers = pl.DataFrame({"key": right, "m": range(len(right))}, schema={"key": pl.String, "m": pl.Int64})
-    fields = {
+    fields: dict[str, Any] = {
         "primary": "figure",
         "on": {"figure": "id", "paper": "key"},
         "many": ["paper"] if many else [],
@@ -93,8 +93,8 @@ def test_any_two_tables_with_any_keys(
     used: set[int] = set()
     questions = []
     for record, entry in zip(reader.read([entry.chunk for entry in entries]), entries, strict=True):
-        values = record.payload.values if isinstance(record.payload, Fields) else {"figure": None, "paper": None}
-        assert record.refusal is None
+        assert isinstance(record.payload, Fields)
+        values = record.payload.values
         figure, paper = values["figure"], values["paper"]
         partners = paper if many else [paper] if paper else []
         assert all(partner["key"] == figure["id"] for partner in partners)
@@ -136,7 +136,7 @@ def test_any_two_tables_with_any_times(tmp_path: Path, left: list[Any], right: l
     sources = two_tables(tmp_path, frame(left), frame(right))
     sources["paper"] = {"kind": "table", "path": "papers.parquet"}
     frame(right).write_parquet(tmp_path / "papers.parquet")
-    fields = {"primary": "figure", "by": "time", "time": {"figure": ["t", "u"], "paper": ["t", "u"]}}
+    fields: dict[str, Any] = {"primary": "figure", "by": "time", "time": {"figure": ["t", "u"], "paper": ["t", "u"]}}
     job = join_job(sources, **fields, tolerance=f"{tolerance}s", many="paper", missing="alone")
     reader = reader_of(job, tmp_path)
     _, entries = planned(reader)
@@ -160,7 +160,12 @@ def test_the_nearest_partner_in_time_is_taken(tmp_path: Path) -> None:
     )
     sources["paper"] = {"kind": "table", "path": "papers.parquet"}
     pl.DataFrame({"t": [8.0, 11.5, 47.0, 70.0]}).write_parquet(tmp_path / "papers.parquet")
-    fields = {"primary": "figure", "by": "time", "time": {"figure": "t", "paper": "t"}, "tolerance": "5s"}
+    fields: dict[str, Any] = {
+        "primary": "figure",
+        "by": "time",
+        "time": {"figure": "t", "paper": "t"},
+        "tolerance": "5s",
+    }
     reader = reader_of(join_job(sources, **fields, missing="alone"), tmp_path)
     _, entries = planned(reader)
     values = [
@@ -364,7 +369,7 @@ def test_a_partner_that_many_share_is_read_once(tmp_path: Path) -> None:
             counted.append(len(chunks))
             return papers.read(chunks)
 
-    watched = JoinReader({**reader.readers, "paper": Counting()}, reader.rules)  # type: ignore[dict-item]
+    watched = JoinReader({**reader.readers, "paper": Counting()}, reader.rules)
     records = list(watched.read([entry.chunk for entry in entries]))
     keys = [record.payload.values["paper"]["key"] for record in records if isinstance(record.payload, Fields)]
     assert keys == figures["id"].to_list()

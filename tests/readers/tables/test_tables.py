@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from s1batch.errors import JobFileError
+from s1batch.jobs.template import render_value
 from s1batch.paths import encode_path
 from s1batch.readers.tables import TableReader, TableSource
 from s1batch.readers.tables import formats as table_formats
@@ -243,6 +244,12 @@ def test_values_of_every_arrow_type_arrive(tmp_path: Path) -> None:
         {
             "us": pa.array([when, None], pa.timestamp("us", tz="UTC")),
             "ns": pa.array([1_600_000_000_000_000_001, None], pa.timestamp("ns", tz="UTC")),
+            "nested": pa.array(
+                [{"when": [int(when.timestamp()) * 10**9 + 7], "took": 1999}, None],
+                pa.struct(
+                    [("when", pa.list_(pa.timestamp("ns", tz="UTC"))), ("took", pa.duration("ns"))],
+                ),
+            ),
             "date": pa.array([when.date(), None]),
             "decimal": pa.array([Decimal("1.50"), None]),
             "binary": pa.array([b"\x00\xff", None]),
@@ -256,6 +263,10 @@ def test_values_of_every_arrow_type_arrive(tmp_path: Path) -> None:
     assert isinstance(first, dict)
     assert first["us"] == when
     assert first["ns"].isoformat() == "2020-09-13T12:26:40.000000001+00:00"
+    assert pickle.loads(pickle.dumps(first["ns"])).isoformat() == first["ns"].isoformat()
+    assert render_value(first["ns"]) == "2020-09-13T12:26:40.000000001Z"
+    assert type(first["ns"]).__module__ == "s1batch.readers.tables.nanoseconds"
+    assert first["nested"] == {"when": [when], "took": dt.timedelta(microseconds=1)}
     assert (first["date"], first["decimal"], first["binary"]) == (when.date(), Decimal("1.50"), b"\x00\xff")
     assert (first["list"], first["struct"], first["kind"]) == ([1, 2], {"a": 1.5, "b": None}, "x")
     assert second == dict.fromkeys(table.column_names)
