@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from s1batch.columns import Column
-from s1batch.records import Chunk, InventoryItem, PlanEntry, Record
+from s1batch.records import Chunk, InventoryItem, PlanEntry, Record, Refusal
 
 
 class Reader(Protocol):
@@ -40,3 +40,11 @@ class Reader(Protocol):
 
         A chunk that cannot be read yields a record with a `refusal`; nothing is raised for bad data.
         """
+
+
+@runtime_checkable
+class KnowsValues(Protocol):
+    """What a reader has besides that can tell single values of a chunk without reading all of it."""
+
+    def values_of(self, chunks: Sequence[Chunk], names: Sequence[str]) -> Iterator[Mapping[str, Any] | Refusal]:
+        """Yield values and lineage of each chunk by name, at least those that are asked for and there, or why not."""

@@ -1,7 +1,8 @@
 """The inventory of an account: how much of each stretch of the archive lies in the planned chunks.
 
 A stretch without a range, or one whose range is not in the unit that is counted, goes as a whole: planned as soon as
-one asked chunk touches it. Pages of images are counted in pixels, by the boxes that were planned of them.
+one asked chunk touches it. What is optional (the partners of a join) is selected as far as a chunk holds it, and else
+not selected. Pages of images are counted in pixels, by the boxes that were planned of them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from s1batch.account_boxes import PAGE_KEY, page_key
 from s1batch.account_windows import RATE_TOLERANCE, Streams, stream_columns
 from s1batch.coverage import FAR, Stretches
 
+_HELD = ("selected", "optional")
 STATUSES = ("selected", "unreadable", "duplicate", "not_selected")
 
 
@@ -32,17 +34,27 @@ def count_items(items: pl.DataFrame, streams: Streams, areas: pl.DataFrame) -> p
     items = items.with_columns(
         timed.alias("timed"), *stream_columns(timed), pl.when(rate).then("rate_hz").alias("rate_hz")
     )
-    selected = items.filter(pl.col("status") == "selected")
+    held = pl.col("status").is_in(_HELD)
+    selected = items.filter(held)
     covered = _covered(_with_group(selected, streams), streams)
     ranks = [pl.Series(f"rank{number}", counts) for number, counts in enumerate(covered)]
     zeros = [pl.lit(0, pl.Int64).alias(series.name) for series in ranks]
-    counted = pl.concat(
+    found = pl.concat(
         [
             pages.select("source", "unit", "status", "count", *(series.name for series in ranks)),
             selected.select("source", "unit", "status", "count").with_columns(ranks),
-            items.filter(pl.col("status") != "selected")
-            .select("source", "unit", "status", "count")
-            .with_columns(zeros),
+        ]
+    )
+    optional = found.filter(pl.col("status") == "optional")
+    called_for = pl.sum_horizontal(*(series.name for series in ranks))
+    counted = pl.concat(
+        [
+            found.filter(pl.col("status") == "selected"),
+            optional.with_columns(called_for.alias("count"), pl.lit("selected").alias("status")),
+            optional.with_columns(
+                (pl.col("count") - called_for).alias("count"), pl.lit("not_selected").alias("status"), *zeros
+            ),
+            items.filter(~held).select("source", "unit", "status", "count").with_columns(zeros),
         ]
     )
     return counted.group_by("source", "unit").agg(
@@ -53,8 +65,8 @@ def count_items(items: pl.DataFrame, streams: Streams, areas: pl.DataFrame) -> p
 
 
 def _pages(items: pl.DataFrame, areas: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the selected pages that are counted by boxes, with their ranks, and all other items."""
-    counted = (pl.col("status") == "selected") & (pl.col("unit") == "pixels")
+    """Return the pages that are counted by boxes, with their ranks, and all other items."""
+    counted = pl.col("status").is_in(_HELD) & (pl.col("unit") == "pixels")
     if areas.is_empty() or not items.select(counted.any()).item():
         return items.clear().join(areas.clear(), how="cross"), items
     keyed = items.with_columns(page_key())

@@ -60,7 +60,11 @@ INVENTORY = _schema(
     ("root", pa.string(), "name of the root folder"),
     ("path", pa.string(), "file below the root; undecodable bytes are escaped as \\xNN"),
     ("source", pa.string(), "stream, such as a channel; empty for a file that could not be opened"),
-    ("status", pa.string(), "selected, duplicate, not_selected or unreadable"),
+    (
+        "status",
+        pa.string(),
+        "selected, duplicate, not_selected, unreadable, or optional: selected where a chunk holds it",
+    ),
     ("reason", pa.string(), "why it is not selected"),
     ("unit", pa.string(), "what is counted: samples, bytes, rows, chars, pixels"),
     ("count", pa.int64(), "how many"),
