@@ -14,6 +14,22 @@ _PARTS = (
     ("reference engine (CPU)", ("torch", "llguidance", "tokenizers", "safetensors"), "pip install s1batch"),
     ("HTTP engine", ("httptools",), "pip install s1batch"),
     ("seismic reader", ("pymseed", "obspy", "scipy"), "pip install s1batch"),
+    (
+        "sensor reader: Zarr, NetCDF, HDF5, remote stores",
+        ("xarray", "zarr", "h5py", "h5netcdf", "cftime", "fsspec", "zarrs"),
+        "pip install 's1batch[sensors]'",
+    ),
+    ("objects in S3", ("s3fs",), "pip install 's1batch[s3]'"),
+    (
+        "paper reader: JSONL, Parquet, PDF, JATS, TEI",
+        ("chonkie", "tokie", "lxml", "pypdfium2"),
+        "pip install 's1batch[papers]'",
+    ),
+    (
+        "image reader: TIFF, FITS, DICOM",
+        ("pillow", "tifffile", "imagecodecs", "astropy", "pydicom"),
+        "pip install 's1batch[images]'",
+    ),
     ("worker processes", ("dask", "distributed"), "pip install s1batch"),
     (
         "LMDeploy on this machine (engine.kind lmdeploy, and its server)",

@@ -10,7 +10,7 @@ _MEANING = {
     "ok": "answered",
     "unparsed": "answered, but not in the schema",
     "length": "cut by the output limit",
-    "refused": "not asked: the engine would not take it whole, or the prompt failed",
+    "refused": "not asked: too much is missing, the engine would not take it whole, or the prompt failed",
     "unreadable": "could not be read",
     "failed": "the engine failed after its retries",
     "skipped": "not asked on purpose",

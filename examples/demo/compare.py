@@ -61,11 +61,15 @@ def comparison_lines(results: Path) -> list[str]:
         lines.append(f"{station:8} {time:26} {said:26} {(nearest - wanted).total_seconds():>+8.2f} s  {what}")
     lines.append(f"{within} of {len(ONSETS)} within 0.5 s")
     for station, day, what in QUIET:
-        quiet = rows.filter(
-            (pl.col("station") == station) & pl.col("end").dt.strftime("%Y-%m-%d").eq(day) & (pl.col("outcome") == "ok")
+        # Rows that were not asked have no columns of the station, but a source and a time.
+        there = rows.filter(
+            pl.col("source").str.contains(f".{station}.", literal=True) & pl.col("end").dt.strftime("%Y-%m-%d").eq(day)
         )
+        quiet = there.filter(pl.col("outcome") == "ok")
         heard = int(quiet["contain"].sum() or 0)
+        refused = there.filter(pl.col("reason") == "gap_too_large").height
         lines.append(
             f"{station} on {day}, {what}: {quiet.height - heard} of {quiet.height} windows without an earthquake"
+            + (f", {refused} not asked for their gaps" if refused else "")
         )
     return lines
