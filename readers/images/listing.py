@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from s1batch.errors import JobFileError, SourceError
 from s1batch.paths import decode_path, encode_path
+from s1batch.readers.files import expand, split_pattern
 from s1batch.readers.images.sidecars import SIDECAR_ENDINGS, sidecars_of
 from s1batch.readers.images.spec import ImageSource
-from s1batch.readers.seismic.folders import expand, split_pattern
 
 if TYPE_CHECKING:
     import polars as pl
