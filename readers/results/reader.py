@@ -35,6 +35,9 @@ ROOT = "results"
 _SOURCE = ("source_files", "source_sizes", "source_mtimes_ns")
 _LINES_AT_ONCE = 8192
 
+ROWS_AT_ONCE = 512
+"""Rows that are held while the groups that they belong to are put together."""
+
 
 @dataclass(frozen=True)
 class ResultsReader:
@@ -129,17 +132,15 @@ class ResultsReader:
         return self._folder.path / decode_path(path)
 
     def read(self, chunks: Sequence[Chunk]) -> Iterator[Record]:
-        """Yield the record of each row or group."""
-        for chunk in chunks:
-            yield self._record(chunk, self.spec.columns)
+        """Yield the record of each row or group; some of them at once, so that no file is decoded for each anew."""
+        yield from self._records(chunks, self.spec.columns)
 
     def values_of(self, chunks: Sequence[Chunk], names: Sequence[str]) -> Iterator[Mapping[str, Any] | Refusal]:
         """Yield some columns of each row, or why it cannot be read."""
         there = set(self._folder.schema.names)
         columns = tuple(name for name in names if name in there)
         few = not self.spec.group_by and len(columns) == len(names)
-        for chunk in chunks:
-            record = self._record(chunk, columns if few else self.spec.columns)
+        for record in self._records(chunks, columns if few else self.spec.columns):
             if isinstance(record.payload, Fields):
                 yield {**record.lineage, **record.payload.values}
             else:
@@ -233,17 +234,57 @@ class ResultsReader:
 
     # -------------------------------------------------------------------------------------------- reading
 
-    def _record(self, chunk: Chunk, columns: tuple[str, ...] | None) -> Record:
+    def _records(self, chunks: Sequence[Chunk], columns: tuple[str, ...] | None) -> Iterator[Record]:
+        waiting: list[Chunk] = []
+        rows = 0
+        for chunk in chunks:
+            waiting.append(chunk)
+            rows += sum(address.slices[0].stop - address.slices[0].start for address in chunk.inputs if address.slices)
+            if rows >= ROWS_AT_ONCE:
+                yield from self._block(waiting, columns)
+                waiting, rows = [], 0
+        yield from self._block(waiting, columns)
+
+    def _block(self, chunks: Sequence[Chunk], columns: tuple[str, ...] | None) -> Iterator[Record]:
+        wanted: dict[str, set[int]] = {}
+        for chunk in chunks:
+            for address in chunk.inputs:
+                if address.slices:
+                    span = address.slices[0]
+                    wanted.setdefault(address.path, set()).update(range(span.start, span.stop))
+        files = {path: self._file(path, sorted(indices), columns) for path, indices in wanted.items()}
+        for chunk in chunks:
+            yield self._record(chunk, files, columns)
+
+    def _file(self, path: str, indices: Sequence[int], columns: tuple[str, ...] | None) -> _FileRows:
+        """Read rows of a file; one that cannot be read has its error in its place."""
+        # In the order of the file: decoders are kept by these names.
+        needed = {*(columns or ()), *self.spec.group_by, self._key}
+        wanted = None if columns is None else tuple(name for name in self._folder.schema.names if name in needed)
+        found: dict[int, Mapping[str, Any] | SourceError] = {}
+        size = mtime_ns = None
+        try:
+            stat = self.locate(path).stat()
+            size, mtime_ns = stat.st_size, stat.st_mtime_ns
+            places = [TablePlace(index=index) for index in indices]
+            for index, row in zip(
+                indices, Parquet(wanted, self._decoders).read(self.locate(path), places), strict=True
+            ):
+                found[index] = row
+        except (SourceError, OSError) as error:
+            found.update((index, _as_source_error(error)) for index in indices if index not in found)
+        return _FileRows(size, mtime_ns, found)
+
+    def _record(self, chunk: Chunk, files: Mapping[str, _FileRows], columns: tuple[str, ...] | None) -> Record:
         lineage: dict[str, Any] = {"row_keys": [], **{name: [] for name in _SOURCE}}
         rows: list[Mapping[str, Any]] = []
         try:
             if not all(address.slices for address in chunk.inputs):
                 raise SourceError("not_readable", "no rows were planned")
             for address in chunk.inputs:
-                rows += self._read(address, columns, lineage)
-        except (SourceError, OSError) as error:
-            found = _as_source_error(error)
-            refusal = Refusal(outcome="unreadable", reason=found.reason, detail=found.detail)
+                rows += self._rows_of(address, files[address.path], lineage)
+        except SourceError as error:
+            refusal = Refusal(outcome="unreadable", reason=error.reason, detail=error.detail)
             return Record(chunk=chunk, lineage=lineage, refusal=refusal)
         shown = [{name: row[name] for name in columns or row} for row in rows]
         if not self.spec.group_by:
@@ -254,28 +295,18 @@ class ResultsReader:
             chunk=chunk, lineage=lineage, payload=Fields(values={**group, "rows": shown, "n_rows": len(shown)})
         )
 
-    def _read(
-        self, address: Address, columns: tuple[str, ...] | None, lineage: dict[str, Any]
-    ) -> list[Mapping[str, Any]]:
+    def _rows_of(self, address: Address, file: _FileRows, lineage: dict[str, Any]) -> list[Mapping[str, Any]]:
         """Return the rows of an address, and note their keys and their file in the lineage.
 
         Raises:
             SourceError: They cannot be read, or are others than planned.
-            OSError: The file cannot be opened.
         """
-        path = self.locate(address.path)
-        stat = path.stat()
-        if address.path not in lineage["source_files"]:
-            for name, value in zip(_SOURCE, (address.path, stat.st_size, stat.st_mtime_ns), strict=True):
+        if file.size is not None and address.path not in lineage["source_files"]:
+            for name, value in zip(_SOURCE, (address.path, file.size, file.mtime_ns), strict=True):
                 lineage[name].append(value)
-        # In the order of the file: of chosen columns Arrow gives the batches so, and decoders are kept by these names.
-        needed = {*(columns or ()), *self.spec.group_by, self._key}
-        wanted = None if columns is None else tuple(name for name in self._folder.schema.names if name in needed)
         rows: list[Mapping[str, Any]] = []
-        span = address.slices[0]
-        for row in Parquet(wanted, self._decoders).read(
-            path, [TablePlace(index=index) for index in range(span.start, span.stop)]
-        ):
+        for index in range(address.slices[0].start, address.slices[0].stop):
+            row = file.rows[index]
             if isinstance(row, SourceError):
                 raise SourceError(row.reason, f"{address.path}: {row.detail}")
             rows.append(row)
@@ -284,6 +315,15 @@ class ResultsReader:
             raise SourceError("source_changed", f"{address.path} holds other rows than when it was planned")
         lineage["row_keys"] += keys
         return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _FileRows:
+    """Rows of a file by their numbers, or their errors, and the state of the file when they were read."""
+
+    size: int | None
+    mtime_ns: int | None
+    rows: Mapping[int, Mapping[str, Any] | SourceError]
 
 
 @dataclass(frozen=True, slots=True)

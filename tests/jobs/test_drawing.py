@@ -211,7 +211,12 @@ def test_windows_are_as_long_as_one_likes_when_only_their_plots_are_sent(tmp_pat
 def test_plots_of_windows_reach_the_engine(tmp_path: Path) -> None:
     archive = write_archive(tmp_path / "archive", stations=1, seconds=60.0)
     job = pick_job(archive, "images")
-    job["job"] = {"kind": "ask", "prompt": "{{ station }} {{ (peak.values() | max) > 0 }}", "render": "image", "plot": "spectrogram"}
+    job["job"] = {
+        "kind": "ask",
+        "prompt": "{{ station }} {{ (peak.values() | max) > 0 }}",
+        "render": "image",
+        "plot": "spectrogram",
+    }
     results = s1batch.run(job, tmp_path / "out")
     rows = results.scan().collect()
     assert set(rows["text"]) == {"1 image/png"}
