@@ -24,11 +24,12 @@ from s1batch.jobs.ask_spec import AskSpec
 from s1batch.jobs.seismic_pick_spec import SeismicPickSpec
 from s1batch.long_series import CoarseToFineSpec, LongPolicy, LongSeries
 from s1batch.readers.seismic.spec import SeismicSource
+from s1batch.readers.sensors.spec import SensorsSource
 from s1batch.readers.tables.spec import TableSource
 from s1batch.records import Outcome
 from s1batch.windows import WindowSpec
 
-SourceSpec = Annotated[SeismicSource | TableSource, Field(discriminator="kind")]
+SourceSpec = Annotated[SeismicSource | SensorsSource | TableSource, Field(discriminator="kind")]
 TaskSpec = Annotated[SeismicPickSpec | AskSpec, Field(discriminator="kind")]
 
 

@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from s1batch.errors import SourceError
 from s1batch.plan_store import PlanStore
-from s1batch.readers.base import Reader
+from s1batch.readers.base import LooksAtSources, Reader
 from s1batch.records import InventoryItem, Record, Refusal
 
 
@@ -54,6 +55,11 @@ def check_item(reader: Reader, item: InventoryItem) -> str | None:
     Returns:
         What differs from the plan, in words; None when nothing does. The content is compared when a hash was recorded.
     """
+    if isinstance(reader, LooksAtSources):
+        try:
+            return _difference((item.size, item.mtime_ns), reader.look_at(item.path))
+        except SourceError as error:
+            return f"it cannot be read any more: {error.detail}"
     path = reader.locate(item.path)
     try:
         stat = path.stat()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from s1batch.errors import SourceError, UsageError
 from s1batch.paths import decode_path, encode_path
-from s1batch.readers.seismic.folders import expand, split_pattern
+from s1batch.readers.folders import expand, split_pattern
 from s1batch.readers.seismic.sds import sds_files
 from s1batch.readers.seismic.spec import SeismicSource
 from s1batch.records import Address
