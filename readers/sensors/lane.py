@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s1batch.errors import SourceError
-from s1batch.readers.sensors.selection import GRID, OFFSET, TIME, Box, slice_name
-from s1batch.readers.sensors.stores import ArrayInfo, ArrayStore
+from s1batch.readers.sensors.selection import GRID, OFFSET, TIME, slice_name
+from s1batch.readers.sensors.stores import ArrayInfo, ArrayStore, Box
 from s1batch.records import Address, Chunk
 
 BLOCK_BYTES = 8 << 20

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,8 @@ class Places:
             folders.append((protocol, parts[: max(1, min(fixed, len(parts) - 1))]))
         if len({protocol for protocol, _ in folders}) > 1:
             raise UsageError("source.paths: URLs of different kinds; make a job for each")
-        common = os.path.commonprefix([parts for _, parts in folders])
+        shared = zip(*(parts for _, parts in folders), strict=False)
+        common = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, shared)]
         return f"{folders[0][0]}://{'/'.join(common)}"
 
     def _file_system(self, where: str) -> tuple[Any, str]:

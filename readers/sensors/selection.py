@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from s1batch.errors import SourceError
 from s1batch.readers.sensors.spec import IndexRange, Label, Selection, SensorsSource
-from s1batch.readers.sensors.stores import ArrayInfo, ArrayStore, Box, coordinate_of, nearby
+from s1batch.readers.sensors.stores import ArrayInfo, ArrayStore, coordinate_of, nearby
 from s1batch.records import Slice
 
 MOST_CHANNELS = 10_000
@@ -73,8 +73,8 @@ def channels_of(store: ArrayStore, info: ArrayInfo, time_dim: str, spec: Sensors
         if not is_channel and len(entries[dim]) != 1:
             raise SourceError(
                 "wrong_shape",
-                f"{info.name}: {len(entries[dim])} entries of {dim} are left: name it in source.channels, or choose one "
-                "in source.select",
+                f"{info.name}: {len(entries[dim])} entries of {dim} are left: name it in source.channels, or choose "
+                "one in source.select",
             )
     count = math.prod(len(kept) for kept in entries.values())
     names = [_labels(store, info, dim, entries[dim]) for dim in others if _is_named(info, dim, spec)]
@@ -117,14 +117,7 @@ def names_of(
     return tuple(", ".join(parts) for parts in itertools.product(*labels)) if labels else (info.short,)
 
 
-def box_of(info: ArrayInfo, time_dim: str, start: int, stop: int, kept: dict[str, Sequence[int]]) -> Box:
-    """Return the smallest box that holds some steps of some entries."""
-    return tuple(
-        slice(start, stop) if dim == time_dim else slice(min(kept[dim]), max(kept[dim]) + 1) for dim in info.dims
-    )
-
-
-def coordinates_text(store: ArrayStore, info: ArrayInfo, kept: dict[str, Sequence[int]]) -> str:
+def coordinates_text(store: ArrayStore, info: ArrayInfo, kept: Mapping[str, Sequence[int]]) -> str:
     """Return the labels and auxiliary coordinates of the kept entries, as JSON text; `{}` where there are none."""
     found: dict[str, Any] = {}
     for dim, entries in kept.items():

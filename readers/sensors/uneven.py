@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +77,7 @@ def uneven_windows(
     if len(edges) > MOST_RUNS:
         yield first, stop, f"{why}; its times go back or are missing {len(edges) - 2:,} times"
         return
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         if low == high:
             continue
         if not known[low]:

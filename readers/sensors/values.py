@@ -106,8 +106,8 @@ def unpack(stored_TC: NDArray[Any], packing: Packing, *, owned: bool) -> tuple[N
         # Copies only what is not a row-major float32 array of this machine's byte order already.
         with np.errstate(over="ignore"):
             values = np.ascontiguousarray(stored_TC, np.float32)
-            if not owned and np.shares_memory(values, stored_TC, max_work=1):
-                values = values.copy()
+            if values is stored_TC or np.may_share_memory(values, stored_TC):
+                values = values if owned and values.flags.writeable else values.copy()
             doubtful = packing.view.kind == "f" and not np.isfinite(np.add.reduce(values, axis=None))
         return values, doubtful
     values = np.empty(stored_TC.shape, np.float32)
@@ -179,7 +179,7 @@ def mend(
     if not count:
         return Mended()
     share = count / values_TC.size
-    columns = np.flatnonzero(absent.any(axis=0))
+    columns: list[int] = np.flatnonzero(absent.any(axis=0)).tolist()
     if policy == "refuse":
         raise SourceError(
             "not_finite", f"{names[columns[0]]}: {share:.2%} of the window's values are missing (source.nan: refuse)"
@@ -194,7 +194,7 @@ def mend(
             if policy == "interpolate":
                 raise SourceError("not_finite", f"{names[column]}: no value in the window (source.nan: interpolate)")
             values[:] = 0
-            empty.append(int(column))
+            empty.append(column)
             continue
         if policy == "mask":
             values[gone] = values[~gone].mean(dtype=np.float64)

@@ -15,6 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s1batch.errors import SourceError
-from s1batch.readers.sensors.retry import Retry, is_passing
+from s1batch.readers.sensors.retry import Retry
 from s1batch.readers.sensors.stores import ArrayInfo, Box
 
 Found = TypeVar("Found")
@@ -115,7 +116,7 @@ class ZarrStore:
         import zarr
 
         def opened(path: str, consolidated: bool | None = None) -> Any:
-            keywords = {} if consolidated is None else {"use_consolidated": consolidated}
+            keywords: dict[str, Any] = {} if consolidated is None else {"use_consolidated": consolidated}
             with _opening(local=self._folder is not None):
                 return zarr.open(store=self._store, path=path, mode="r", **keywords)
 
@@ -144,10 +145,10 @@ class ZarrStore:
         waiting = [""]
         while waiting:
             group = waiting.pop()
-            for child in self._asked(self._shown, lambda group=group: _sync(_names(self._store, group))):
+            for child in self._asked(self._shown, partial(_names, self._store, group)):
                 path = f"{group}/{child}" if group else child
                 try:
-                    found = self._asked(f"{self._shown}/{path}", lambda path=path: opened(path, False))
+                    found = self._asked(f"{self._shown}/{path}", partial(opened, path, False))
                 except SourceError as error:
                     if error.reason == "source_unreachable":
                         raise
@@ -172,8 +173,7 @@ class ZarrStore:
         except PermissionError as error:
             raise SourceError("not_readable", f"{what}: {_words(error)}") from error
         except Exception as error:  # codecs raise anything for damaged chunks
-            reason = "not_readable" if isinstance(error, OSError) and is_passing(error) and self._folder else None
-            raise SourceError(reason or "decode_error", f"{what}: {_words(error)}") from error
+            raise SourceError("decode_error", f"{what}: {_words(error)}") from error
 
 
 def is_zarr_folder(path: str) -> bool:
@@ -232,8 +232,11 @@ def _opening(*, local: bool) -> Iterator[None]:
         yield
 
 
-async def _names(store: Any, group: str) -> list[str]:
-    found = [name.rstrip("/") async for name in store.list_dir(group)]
+def _names(store: Any, group: str) -> list[str]:
+    async def listed() -> list[str]:
+        return [name.rstrip("/") async for name in store.list_dir(group)]
+
+    found: list[str] = _sync(listed())
     return sorted(name for name in found if name and name not in METADATA and name != ".zattrs")
 
 
