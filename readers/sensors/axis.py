@@ -139,19 +139,21 @@ def read_axis(store: ArrayStore, dim: str, steps: int, times: ArrayInfo | None, 
     span_ns = int(offsets_ns(np.array([last]), first, units.unit_ns)[0])
     if span_ns <= 0:
         return _uneven(even, "the last time is not later than the first one")
-    rate_hz = _round_rate(steps - 1, span_ns, spec.jitter)
+    exact_hz = (steps - 1) * 1e9 / span_ns
     if spec.rate_hz is not None and spec.irregular == "refuse":
-        if abs(spec.rate_hz / rate_hz - 1) * (steps - 1) > spec.jitter:
-            return _uneven(even, f"source.rate_hz is {spec.rate_hz:g}, the times say {rate_hz:g} Hz")
-        rate_hz = spec.rate_hz
-    for begin in range(0, steps, BLOCK):
-        stop = min(begin + BLOCK, steps)
-        found = offsets_ns(store.read(times.name, (slice(begin, stop),)), first, units.unit_ns)
-        expected_ns = np.arange(begin, stop) * (1e9 / rate_hz)
-        off = np.abs(found - expected_ns)
-        if off.max() * rate_hz > spec.jitter * 1e9:
-            place = int(np.argmax(off * rate_hz > spec.jitter * 1e9))
-            return _uneven(even, _where(found, place, begin, off[place] * rate_hz / 1e9, rate_hz, spec.jitter))
+        if abs(spec.rate_hz / exact_hz - 1) * (steps - 1) > spec.jitter:
+            return _uneven(even, f"source.rate_hz is {spec.rate_hz:g}, the times say {exact_hz:g} Hz")
+        candidates = [spec.rate_hz]
+    else:
+        # Jitter of the first and last time may hide the round rate; where that does not fit, a nearer one may.
+        candidates = [_round_rate(steps - 1, span_ns, share * spec.jitter) for share in (1.0, 0.1)] + [exact_hz]
+    why = ""
+    for rate_hz in dict.fromkeys(candidates):
+        why = _first_off(store, times.name, steps, first, units, rate_hz, spec.jitter)
+        if not why:
+            break
+    if why:
+        return _uneven(even, why)
     if spec.irregular == "resample" and spec.rate_hz is not None and spec.rate_hz != rate_hz:
         return _uneven(even, f"it is sampled at {rate_hz:g} Hz")
     return _with_rate(even, rate_hz)
@@ -202,16 +204,26 @@ def _uneven(axis: TimeAxis, why: str) -> TimeAxis:
     )
 
 
-def _round_rate(intervals: int, span_ns: int, jitter: float) -> float:
-    """Return the roundest rate, or rate of the roundest interval, that ends within a tenth of the allowed jitter."""
+def _first_off(
+    store: ArrayStore, name: str, steps: int, first: int | float, units: TimeUnits, rate_hz: float, jitter: float
+) -> str:
+    """Return in words which time is the first that is off an even axis; empty where none is."""
+    for begin in range(0, steps, BLOCK):
+        stop = min(begin + BLOCK, steps)
+        found = offsets_ns(store.read(name, (slice(begin, stop),)), first, units.unit_ns)
+        off = np.abs(found - np.arange(begin, stop) * (1e9 / rate_hz)) * (rate_hz / 1e9)
+        if off.max() > jitter:
+            place = int(np.argmax(off > jitter))
+            return _where(found, place, begin, off[place], rate_hz, jitter)
+    return ""
+
+
+def _round_rate(intervals: int, span_ns: int, most: float) -> float:
+    """Return the roundest rate, or rate of the roundest interval, that ends within `most` intervals of the last time."""
     exact_hz = intervals * 1e9 / span_ns
-
-    def fits(rate_hz: float) -> bool:
-        return rate_hz > 0 and abs(intervals - span_ns * rate_hz / 1e9) <= 0.1 * jitter
-
     for digits in range(1, 16):
         for rate_hz in (float(f"{exact_hz:.{digits}g}"), 1 / float(f"{1 / exact_hz:.{digits}g}")):
-            if fits(rate_hz):
+            if abs(intervals - span_ns * rate_hz / 1e9) <= most:
                 return rate_hz
     return exact_hz
 

@@ -102,9 +102,9 @@ class _Store:
         helpers = self._helpers()
         unknown = self._unknown_names()
         for info in self.store.arrays.values():
-            wanted = self.spec.variables is None or _matches(info, self.spec.variables)
-            if not wanted or (info.name in helpers and self.spec.variables is None):
-                yield self._left_out(info, info.size, "coordinate" if info.name in helpers else "variable")
+            is_helper = info.name in helpers
+            if not _is_wanted(info, self.spec.variables, is_helper=is_helper):
+                yield self._left_out(info, info.size, "coordinate" if is_helper else "variable")
                 continue
             yield from self._plan_array(info, unknown)
 
@@ -308,8 +308,15 @@ class _Store:
         return ""
 
 
-def _matches(info: ArrayInfo, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(info.name if "/" in pattern else info.short, pattern.strip("/")) for pattern in patterns)
+def _is_wanted(info: ArrayInfo, patterns: Iterable[str] | None, *, is_helper: bool) -> bool:
+    """Return whether the job file asks for an array; for what describes other arrays, only when it is named outright."""
+    if patterns is None:
+        return not is_helper
+    for pattern in patterns:
+        name, wanted = info.name if "/" in pattern else info.short, pattern.strip("/")
+        if name == wanted or (not is_helper and fnmatchcase(name, wanted)):
+            return True
+    return False
 
 
 def _to_ns(time: datetime) -> int:

@@ -22,6 +22,9 @@ from s1batch.readers.sensors.axis import NO_TIME
 REACH = 5.0
 """Neighbours that are more median intervals apart than this have a gap between them."""
 
+_EARLY = 1e-3
+"""A time that is less than this share of an interval before a cell lies in it: times are rounded."""
+
 MOST_RUNS = 1000
 """An axis that goes back more often than this is in no order that a window could have."""
 
@@ -72,7 +75,7 @@ def uneven_windows(
         why: What is wrong with the axis, for messages.
     """
     known = offsets_ns[first:stop] != NO_TIME
-    goes_on = known[1:] & known[:-1] & (np.diff(offsets_ns[first:stop]) >= 0)
+    goes_on = np.where(known[1:], np.diff(offsets_ns[first:stop]) >= 0, True) & (known[1:] == known[:-1])
     edges = [0, *(np.flatnonzero(~goes_on) + 1).tolist(), stop - first]
     if len(edges) > MOST_RUNS:
         yield first, stop, f"{why}; its times go back or are missing {len(edges) - 2:,} times"
@@ -88,7 +91,7 @@ def uneven_windows(
 
 def _run_windows(times_ns: NDArray[np.int64], first: int, rate_hz: float, grid: SeriesGrid) -> Iterator[UnevenWindow]:
     since_ns = times_ns - times_ns[0]
-    cells = np.floor(since_ns * (rate_hz / 1e9) + 1e-9).astype(np.int64)
+    cells = np.floor(since_ns * (rate_hz / 1e9) + _EARLY).astype(np.int64)
     breaks = np.flatnonzero(np.diff(since_ns) > reach_ns(since_ns, rate_hz)) + 1
     starts = cells[np.concatenate(([0], breaks))]
     stops = cells[np.concatenate((breaks - 1, [len(cells) - 1]))] + 1

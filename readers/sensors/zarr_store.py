@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s1batch.errors import SourceError
+from s1batch.paths import encode_path
 from s1batch.readers.sensors.retry import Retry
 from s1batch.readers.sensors.stores import ArrayInfo, Box
 
@@ -56,6 +57,8 @@ class ZarrStore:
         self._shown = shown
         self._retry = retry
         self._folder = None if "://" in where else where
+        # The Rust codecs open files themselves, by names in UTF-8.
+        self._is_fast = self._folder is not None and encode_path(where) == where and find_spec("zarrs") is not None
         if self._folder is None:
             self._store: Any = zarr.storage.FsspecStore.from_url(where, storage_options=dict(options), read_only=True)
         else:
@@ -117,15 +120,15 @@ class ZarrStore:
 
         def opened(path: str, consolidated: bool | None = None) -> Any:
             keywords: dict[str, Any] = {} if consolidated is None else {"use_consolidated": consolidated}
-            with _opening(local=self._folder is not None):
+            with _opening(fast=self._is_fast):
                 return zarr.open(store=self._store, path=path, mode="r", **keywords)
 
         try:
             root = self._asked(self._shown, lambda: opened(""))
         except SourceError as error:
-            if error.reason == "decode_error":
-                raise SourceError("not_readable", error.detail) from error
-            raise
+            if error.reason == "source_unreachable" or (self._folder is None and error.reason == "source_missing"):
+                raise
+            raise SourceError("not_readable", error.detail) from error
         if isinstance(root, zarr.Array):
             yield _ROOT_ARRAY, root
             return
@@ -135,7 +138,7 @@ class ZarrStore:
             for name in names:
                 if hasattr(consolidated.flattened_metadata[name], "shape"):
                     try:
-                        with _opening(local=self._folder is not None):
+                        with _opening(fast=self._is_fast):
                             array = root[name]
                     except (ValueError, KeyError, TypeError, OSError) as error:
                         self.broken[name] = f"{self._shown}/{name}: {_words(error)}"
@@ -218,14 +221,14 @@ def _fill_of_text(text: str, dtype: np.dtype[Any]) -> Any:
 
 
 @contextmanager
-def _opening(*, local: bool) -> Iterator[None]:
+def _opening(*, fast: bool) -> Iterator[None]:
     """A context in which arrays are opened: quietly, and with the fastest codecs that are installed.
 
     Zarr's configuration and Python's filters of warnings belong to the whole process, so one thread opens at a time.
     """
     import zarr
 
-    fastest = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"} if local and find_spec("zarrs") is not None else {}
+    fastest = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"} if fast else {}
     with _OPENING, warnings.catch_warnings(), zarr.config.set(fastest):
         # About types that are not in the standard, and what the Rust codecs leave to Python.
         warnings.simplefilter("ignore")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,23 @@ def zarr_array(
     **about: Any,
 ) -> Path:
     """Add an array, and a coordinate `time`, to a Zarr store."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # text has no type in the standard of version 3
+        _add(path, values, name, version, times, time_attrs, attrs, dims, about)
+    return path
+
+
+def _add(
+    path: Path,
+    values: np.ndarray,
+    name: str,
+    version: int,
+    times: np.ndarray | None,
+    time_attrs: dict[str, Any] | None,
+    attrs: dict[str, Any] | None,
+    dims: tuple[str, ...] | None,
+    about: dict[str, Any],
+) -> None:
     group = zarr.open_group(path, mode="a", zarr_format=version)  # type: ignore[arg-type]
     dims = dims or ("time", "channel")[: values.ndim]
 
@@ -44,7 +62,6 @@ def zarr_array(
     add(name, values, dims, attrs or {}, **about)
     if times is not None and "time" not in group:
         add("time", times, ("time",), {"units": "seconds since 1970-01-01"} if time_attrs is None else time_attrs)
-    return path
 
 
 def seconds(count: int, rate_hz: float = 10.0) -> np.ndarray:

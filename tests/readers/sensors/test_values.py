@@ -15,9 +15,7 @@ from s1batch.readers.sensors.values import mend, packing_of, unpack
 
 
 def info(values: np.ndarray, fill: Any = None, **attrs: Any) -> ArrayInfo:
-    return ArrayInfo(
-        name="v", dims=("time", "channel"), shape=values.shape, dtype=values.dtype, attrs=attrs, fill=fill
-    )
+    return ArrayInfo(name="v", dims=("time", "channel"), shape=values.shape, dtype=values.dtype, attrs=attrs, fill=fill)
 
 
 def unpacked(values: list[Any], dtype: str, fill: Any = None, **attrs: Any) -> list[float]:
