@@ -1,7 +1,7 @@
 """The time axis of an array: whether it is even, at what rate, and from when on.
 
 An axis is even when every time lies within `jitter` sample intervals of a grid of one rate that begins at the first
-time. The rate is the roundest one that the axis allows, so that it does not change in its last digit as an archive
+time. The rate is the roundest one that the jitter of the times allows, so that it does not change in its last digit as an archive
 grows. Times are looked at in blocks: memory does not grow with the length of an even axis.
 """
 
@@ -23,6 +23,9 @@ BLOCK = 1 << 20
 
 NO_TIME = np.iinfo(np.int64).min
 """Stands for a time that is missing."""
+
+_PRECISION = 1e-3
+"""Share of a sample interval within which the last of precise times lies on a grid of a round rate."""
 
 _NAMES = ("time", "t", "times", "datetime", "date_time", "date", "timestamp", "timestamps")
 
@@ -145,8 +148,10 @@ def read_axis(store: ArrayStore, dim: str, steps: int, times: ArrayInfo | None, 
             return _uneven(even, f"source.rate_hz is {spec.rate_hz:g}, the times say {exact_hz:g} Hz")
         candidates = [spec.rate_hz]
     else:
-        # Jitter of the first and last time may hide the round rate; where that does not fit, a nearer one may.
-        candidates = [_round_rate(steps - 1, span_ns, share * spec.jitter) for share in (1.0, 0.1)] + [exact_hz]
+        # The first and the last time jitter like the others, which hides a round rate; precise times hide none.
+        begin = offsets_ns(store.read(times.name, (slice(0, min(steps, BLOCK)),)), first, units.unit_ns)
+        seen = float(np.abs(begin * (exact_hz / 1e9) - np.arange(len(begin))).max())
+        candidates = [_round_rate(steps - 1, span_ns, min(2 * seen + _PRECISION, spec.jitter)), exact_hz]
     why = ""
     for rate_hz in dict.fromkeys(candidates):
         why = _first_off(store, times.name, steps, first, units, rate_hz, spec.jitter)

@@ -32,11 +32,12 @@ def refusal_of(folder, **source):
         (np.arange(50).astype("M8[s]"), {}, 1.0, 0),
         ((np.arange(50) * 40_000_000).astype("M8[ns]"), {}, 25.0, 0),
         (np.arange(50, dtype="f4") * 0.01 + 1000, {"units": "s"}, 100.0, None),
+        (np.arange(3) / 97, {"units": "s"}, 97.0, None),
     ],
 )
 @pytest.mark.parametrize("version", [2, 3])
 def test_the_rate_is_the_round_one(tmp_path, version, times, attrs, rate_hz, start_ns):
-    zarr_array(tmp_path / "a.zarr", np.zeros((50, 1), "f4"), version=version, times=times, time_attrs=attrs)
+    zarr_array(tmp_path / "a.zarr", np.zeros((len(times), 1), "f4"), version=version, times=times, time_attrs=attrs)
     (entry,) = plan(reader(tmp_path))[1]
     assert entry.refusal is None, entry.refusal
     assert entry.series is not None
