@@ -1,8 +1,8 @@
 """The time axis of an array: whether it is even, at what rate, and from when on.
 
 An axis is even when every time lies within `jitter` sample intervals of a grid of one rate that begins at the first
-time. The rate is the roundest one that the jitter of the times allows, so that it does not change in its last digit as an archive
-grows. Times are looked at in blocks: memory does not grow with the length of an even axis.
+time. The rate is the roundest one that the jitter of the times allows, so that it does not change in its last digit as
+an archive grows. Times are looked at in blocks: memory does not grow with the length of an even axis.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ def _first_off(
 
 
 def _round_rate(intervals: int, span_ns: int, most: float) -> float:
-    """Return the roundest rate, or rate of the roundest interval, that ends within `most` intervals of the last time."""
+    """Return the roundest rate, or that of the roundest interval, that ends within `most` intervals of the last time."""
     exact_hz = intervals * 1e9 / span_ns
     for digits in range(1, 16):
         for rate_hz in (float(f"{exact_hz:.{digits}g}"), 1 / float(f"{1 / exact_hz:.{digits}g}")):

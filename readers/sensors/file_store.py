@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -61,9 +62,10 @@ class FileStore:
             "decode_timedelta": False,
             "decode_coords": False,
             "concat_characters": True,
-            "create_default_indexes": False,
             **extra,
         }
+        if "create_default_indexes" in signature(xr.open_dataset).parameters:
+            keywords["create_default_indexes"] = False  # older versions read the labels of all dimensions into memory
 
         def opened() -> dict[str, Any]:
             with warnings.catch_warnings():
@@ -80,13 +82,14 @@ class FileStore:
             raise SourceError("source_missing", f"{shown}: there is no such file") from error
         except Exception as error:  # HDF5 raises anything for damaged files
             raise SourceError("not_readable", f"{shown}: {_words(error)}") from error
+        is_netcdf = engine == "scipy" or _is_netcdf4(where)
         found: dict[str, ArrayInfo] = {}
         self._variables: dict[str, Any] = {}
         for group, dataset in self._groups.items():
             for short, variable in dataset.variables.items():
                 name = f"{group.strip('/')}/{short}".strip("/")
                 self._variables[name] = variable
-                found[name] = _info(name, variable)
+                found[name] = _info(name, variable, is_netcdf=is_netcdf)
         self.arrays: Mapping[str, ArrayInfo] = dict(sorted(found.items()))
 
     def read(self, name: str, box: Box) -> NDArray[Any]:
@@ -136,12 +139,20 @@ def engine_of(file: BinaryIO, shown: str) -> str:
     raise SourceError("unknown_format", f"{shown}: no Zarr, NetCDF or HDF5 (it begins with {start!r})")
 
 
-def _info(name: str, variable: Any) -> ArrayInfo:
+def _is_netcdf4(where: str | BinaryIO) -> bool:
+    """Return whether an HDF5 file was written as NetCDF 4."""
+    import h5py
+
+    with h5py.File(where, "r") as file:
+        return "_NCProperties" in file.attrs
+
+
+def _info(name: str, variable: Any, *, is_netcdf: bool) -> ArrayInfo:
     dtype = np.dtype(variable.dtype)
     attrs = dict(variable.attrs)
     chunks = variable.encoding.get("chunksizes")
     fill = None
-    if "_FillValue" not in attrs and not attrs.get("_Unsigned"):
+    if is_netcdf and "_FillValue" not in attrs and not attrs.get("_Unsigned"):
         default = DEFAULT_FILLS.get(dtype.newbyteorder("=").str[1:])
         fill = None if default is None else dtype.type(default)
     return ArrayInfo(

@@ -18,7 +18,7 @@ from s1batch.readers.sensors.selection import GRID, OFFSET, TIME, slice_name
 from s1batch.readers.sensors.stores import ArrayInfo, ArrayStore, Box
 from s1batch.records import Address, Chunk
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 """Windows are read together up to this size."""
 
 MOST_KEPT_BYTES = 64 << 20
@@ -129,7 +129,7 @@ class Lane:
         )
 
     def together(self, needs: Sequence[Need]) -> int:
-        """Return how many of the next windows are read at once: those of about 8 MB, at least one."""
+        """Return how many of the next windows are read at once: those of about 4 MB, at least one."""
         first = needs[0]
         low, high = first.start, first.stop
         columns = self._columns(needs[:1])

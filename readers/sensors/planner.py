@@ -309,7 +309,7 @@ class _Store:
 
 
 def _is_wanted(info: ArrayInfo, patterns: Iterable[str] | None, *, is_helper: bool) -> bool:
-    """Return whether the job file asks for an array; for what describes other arrays, only when it is named outright."""
+    """Return whether the job file asks for an array; what describes other arrays must be named outright."""
     if patterns is None:
         return not is_helper
     for pattern in patterns:

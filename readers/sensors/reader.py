@@ -7,6 +7,7 @@ from pathlib import Path
 
 from s1batch.columns import Column
 from s1batch.long_series import LongSeries
+from s1batch.readers.sensors.ahead import ReadAhead
 from s1batch.readers.sensors.lineage import lineage_columns
 from s1batch.readers.sensors.places import Places
 from s1batch.readers.sensors.spec import SensorsSource
@@ -41,6 +42,7 @@ class SensorsReader:
         self._window = window
         self._long = long or LongSeries()
         self._places = Places(spec, base_dir, first_delay_s)
+        self._ahead = ReadAhead()
 
     @property
     def lineage(self) -> tuple[Column, ...]:
@@ -57,7 +59,7 @@ class SensorsReader:
         """Yield one record per chunk, in the order given; see `s1batch.readers.sensors.session`."""
         from s1batch.readers.sensors.session import ReadSession
 
-        with ReadSession(self._spec, self._window, self._long, self._places, chunks) as session:
+        with ReadSession(self._spec, self._window, self._long, self._places, chunks, self._ahead) as session:
             yield from session.records()
 
     def files(self) -> Iterator[str]:

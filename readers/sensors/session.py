@@ -1,20 +1,21 @@
 """One call of `read`: a thread reads and decodes ahead, the caller unpacks and puts series together.
 
-At most three blocks are in memory at once: the one whose windows are handed out, one that is ready, and one that is
-being read; a block is 8 MB, or one window where that is larger.
+A block is 4 MB, or one window where that is larger. While the windows of one block are handed out the next one is read,
+as long as the blocks that all calls of a reader read ahead stay within 64 MB together; otherwise it is read when it is
+its turn. So a call holds one block, and few hold a second one.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from s1batch.errors import SourceError
 from s1batch.long_series import LongSeries, SeriesGrid
 from s1batch.readers.resample import SINC_HALF_SAMPLES
+from s1batch.readers.sensors.ahead import ReadAhead
 from s1batch.readers.sensors.axis import TimeAxis, all_offsets_ns, date_text, time_dimension
 from s1batch.readers.sensors.cf_time import time_units
 from s1batch.readers.sensors.lane import Lane, Need, Stored, time_dim_of
@@ -28,7 +29,6 @@ from s1batch.readers.sensors.values import Packing, packing_of
 from s1batch.records import Chunk, Outcome, Reason, Record, Refusal
 from s1batch.windows import WindowSpec
 
-_AHEAD = 2
 _REFUSED: frozenset[Reason] = frozenset(
     {"not_finite", "missing_chunk", "irregular_axis", "gap_too_large", "rate_missing", "wrong_shape", "no_match"}
 )
@@ -63,16 +63,24 @@ class ReadSession:
         long: What became of windows that are longer than the engine takes.
         places: Finds and opens stores.
         chunks: What is read.
+        ahead: Bounds what is read ahead.
     """
 
     def __init__(
-        self, spec: SensorsSource, window: WindowSpec, long: LongSeries, places: Places, chunks: Sequence[Chunk]
+        self,
+        spec: SensorsSource,
+        window: WindowSpec,
+        long: LongSeries,
+        places: Places,
+        chunks: Sequence[Chunk],
+        ahead: ReadAhead,
     ) -> None:
         self._spec = spec
         self._window = window
         self._long = long
         self._places = places
         self._chunks = chunks
+        self._ahead = ahead
         self._grids: dict[float, SeriesGrid] = {}
         self._open: tuple[str, ArrayStore] | None = None
         self._array: tuple[str, str, _Array] | None = None
@@ -88,14 +96,20 @@ class ReadSession:
     def records(self) -> Iterator[Record]:
         """Yield one record for each chunk."""
         loads = self._loads()
-        waiting: deque[Future[list[_Loaded] | None]] = deque()
-        for _ in range(_AHEAD):
-            waiting.append(self._thread.submit(next, loads, None))
-        while (loaded := waiting.popleft().result()) is not None:
-            waiting.append(self._thread.submit(next, loads, None))
-            loaded.reverse()
-            while loaded:
-                yield self._record(loaded.pop())
+        loaded = self._thread.submit(next, loads, None).result()
+        while loaded is not None:
+            # The next block is most likely as large as this one.
+            nbytes = sum(one.stored.values.nbytes for one in loaded if one.stored.values is not None)
+            is_ahead = self._ahead.begin(nbytes)
+            try:
+                coming = self._thread.submit(next, loads, None) if is_ahead else None
+                loaded.reverse()
+                while loaded:
+                    yield self._record(loaded.pop())
+                loaded = (coming or self._thread.submit(next, loads, None)).result()
+            finally:
+                if is_ahead:
+                    self._ahead.end(nbytes)
 
     # ------------------------------------------------------------------------------- in the reading thread
 

@@ -13,7 +13,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -33,6 +33,12 @@ METADATA = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 """Files of which a folder that is a Zarr store holds one."""
 
 _OPENING = threading.Lock()
+
+_ABSENT = 2**64 - 1
+"""The offset of an inner chunk that a shard does not hold."""
+
+_MOST_KNOWN = 10_000
+"""Chunks and shards that are remembered to be there or not."""
 
 _ROOT_ARRAY = "array"
 """What an array is called that is a store by itself."""
@@ -64,7 +70,7 @@ class ZarrStore:
         else:
             self._store = zarr.storage.LocalStore(self._folder, read_only=True)
         self._arrays: dict[str, Any] = {}
-        self._known: dict[tuple[str, str], bool] = {}
+        self._known: dict[tuple[str, str], bool | NDArray[np.bool_]] = {}
         self.broken: dict[str, str] = {}
         self.arrays: dict[str, ArrayInfo] = {}
         for name, array in sorted(self._walk()):
@@ -84,35 +90,55 @@ class ZarrStore:
         """Return the share of a box that lies in chunks (or shards) which the store does not hold."""
         array = self._arrays[name]
         stored = array.shards or array.chunks
-        places = [range(part.start // size, -(-part.stop // size)) for part, size in zip(box, stored, strict=True)]
-        total = math.prod(part.stop - part.start for part in box)
         missing = 0
-        for place in itertools.product(*places):
-            if self._holds(name, array, place):
-                continue
-            inside = (
-                min(part.stop, (number + 1) * size) - max(part.start, number * size)
-                for part, number, size in zip(box, place, stored, strict=True)
-            )
-            missing += math.prod(inside)
+        for place in _touched(box, stored):
+            inside = _within(box, place, stored)
+            held = self._held(name, array, place)
+            if held is False:
+                missing += _volume(inside)
+            elif held is not True and not held.all():
+                corner = [number * size for number, size in zip(place, stored, strict=True)]
+                local = tuple(slice(a.start - c, a.stop - c) for a, c in zip(inside, corner, strict=True))
+                inner = (each for each in _touched(local, array.chunks) if not held[each])
+                missing += sum(_volume(_within(local, each, array.chunks)) for each in inner)
+        total = _volume(box)
         return missing / total if total else 0.0
 
     def close(self) -> None:
         """Nothing is open between reads."""
 
-    def _holds(self, name: str, array: Any, place: tuple[int, ...]) -> bool:
+    def _held(self, name: str, array: Any, place: tuple[int, ...]) -> bool | NDArray[np.bool_]:
+        """Return whether a chunk is there; of a shard, which of its inner chunks are."""
         key = array.metadata.encode_chunk_key(place)
         known = self._known.get((name, key))
         if known is None:
             path = f"{array.path}/{key}" if array.path else key
-            if self._folder is not None:
+            end = _index_bytes(array)
+            if end:
+                known = _index_of(array, self._asked(f"{self._shown}/{path}", lambda: self._end_of(path, end)))
+            elif self._folder is not None:
                 known = os.path.exists(os.path.join(self._folder, path))
             else:
                 known = bool(self._asked(f"{self._shown}/{path}", lambda: _sync(self._store.exists(path))))
-            if len(self._known) > 100_000:
+            if len(self._known) > _MOST_KNOWN:
                 self._known.clear()
             self._known[name, key] = known
         return known
+
+    def _end_of(self, path: str, nbytes: int) -> bytes | None:
+        """Return the last bytes of a file of the store; None where there is no such file."""
+        from zarr.abc.store import SuffixByteRequest
+        from zarr.core.buffer import default_buffer_prototype
+
+        if self._folder is not None:
+            try:
+                with open(os.path.join(self._folder, path), "rb") as file:
+                    file.seek(max(os.fstat(file.fileno()).st_size - nbytes, 0))
+                    return file.read()
+            except FileNotFoundError:
+                return None
+        found = _sync(self._store.get(path, default_buffer_prototype(), SuffixByteRequest(nbytes)))
+        return None if found is None else bytes(found.to_bytes())
 
     def _walk(self) -> Iterator[tuple[str, Any]]:
         """Yield all arrays with their names; what cannot be opened goes into `broken`."""
@@ -177,6 +203,50 @@ class ZarrStore:
             raise SourceError("not_readable", f"{what}: {_words(error)}") from error
         except Exception as error:  # codecs raise anything for damaged chunks
             raise SourceError("decode_error", f"{what}: {_words(error)}") from error
+
+
+def _index_bytes(array: Any) -> int:
+    """Return the length of the index at the end of a shard; 0 where there is none that is understood."""
+    if array.shards is None or len(array.metadata.codecs) != 1:
+        return 0
+    codec = array.metadata.codecs[0]
+    names = [type(inner).__name__ for inner in codec.index_codecs]
+    if getattr(codec.index_location, "value", "") != "end" or names != ["BytesCodec", "Crc32cCodec"]:
+        return 0
+    return 16 * math.prod(_inner_grid(array)) + 4
+
+
+def _index_of(array: Any, end: bytes | None) -> bool | NDArray[np.bool_]:
+    """Return which inner chunks a shard holds: those with an offset (Zarr 3 specification, sharding-indexed codec)."""
+    if end is None:
+        return False
+    grid = _inner_grid(array)
+    if len(end) != 16 * math.prod(grid) + 4:
+        return True  # it is cut, which reading it will tell
+    return np.asarray(np.frombuffer(end[:-4], "<u8").reshape(*grid, 2)[..., 0] != _ABSENT)
+
+
+def _inner_grid(array: Any) -> tuple[int, ...]:
+    return tuple(shard // chunk for shard, chunk in zip(array.shards, array.chunks, strict=True))
+
+
+def _touched(box: Box, sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Yield the places of the chunks that a box touches."""
+    return itertools.product(
+        *(range(part.start // size, -(-part.stop // size)) for part, size in zip(box, sizes, strict=True))
+    )
+
+
+def _within(box: Box, place: Sequence[int], sizes: Sequence[int]) -> Box:
+    """Return what of a box lies in a chunk."""
+    return tuple(
+        slice(max(part.start, number * size), min(part.stop, (number + 1) * size))
+        for part, number, size in zip(box, place, sizes, strict=True)
+    )
+
+
+def _volume(box: Box) -> int:
+    return math.prod(part.stop - part.start for part in box)
 
 
 def is_zarr_folder(path: str) -> bool:

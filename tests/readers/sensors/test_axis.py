@@ -167,7 +167,7 @@ class TestResampling:
         records = read(sensors)
         for record in records:
             series = series_of(record)
-            start_ns = record.chunk.times_ns[0]
+            start_ns = series.start_ns
             expected = (start_ns / 1e9 - START_S) + np.arange(100) / 10
             assert np.abs(series.values_TC[:, 0] - expected)[:-2].max() < 1e-3
             assert record.lineage["resampled"]
@@ -195,6 +195,7 @@ class TestResampling:
         _, entries = plan(self.ramp(tmp_path, times, window={"length": 50}))
         (refused,) = [entry for entry in entries if entry.refusal is not None]
         assert (refused.chunk.start, refused.chunk.stop) == (40, 45)
+        assert refused.refusal is not None
         assert "sample 40 has no time" in refused.refusal.detail
 
     def test_times_in_no_order_at_all_are_refused_as_a_whole(self, tmp_path):

@@ -172,6 +172,17 @@ class TestDamage:
         states = [record.refusal and record.refusal.reason for record in read(reader(tmp_path, missing="refuse"))]
         assert states == [None, "missing_chunk", None]
 
+    def test_inner_chunks_that_a_shard_does_not_hold_are_told(self, tmp_path):
+        made = values(600, 2)
+        made[100:150] = 0  # Zarr writes no chunk that is all fill
+        zarr_array(tmp_path / "a.zarr", made, times=seconds(600), shards=(300, 2), chunks=(50, 1))
+        records = read(reader(tmp_path, window={"length": 100, "overlap": 25}))
+        for record in records:
+            index = record.chunk.inputs[0].slices[0]
+            inside = max(0, min(index.stop, 150) - max(index.start, 100))
+            assert record.lineage["absent_frac"] == inside / 100
+            assert np.array_equal(series_of(record).values_TC, made[index.start : index.stop])
+
     def test_broken_metadata_costs_its_array_alone(self, tmp_path):
         store = zarr_array(tmp_path / "a.zarr", values(), times=seconds(200))
         zarr_array(store, values(), name="w")
@@ -220,6 +231,7 @@ class TestDamage:
         zarr_array(tmp_path / "a.zarr", made, name="odd", dims=("time",))
         items, entries = plan(reader(tmp_path))
         (odd,) = [entry for entry in entries if entry.refusal is not None]
+        assert odd.refusal is not None
         assert odd.refusal.reason == "unknown_format"
         assert sum(item.count for item in items) == 200 + 100 + 100
 

@@ -20,7 +20,8 @@ def info(values: np.ndarray, fill: Any = None, **attrs: Any) -> ArrayInfo:
 
 def unpacked(values: list[Any], dtype: str, fill: Any = None, **attrs: Any) -> list[float]:
     stored = np.array(values, dtype)[:, None]
-    return unpack(stored, packing_of(info(stored, fill, **attrs)), owned=False)[0][:, 0].tolist()
+    found: list[float] = unpack(stored, packing_of(info(stored, fill, **attrs)), owned=False)[0][:, 0].tolist()
+    return found
 
 
 def same(found: list[float], expected: list[float]) -> bool:

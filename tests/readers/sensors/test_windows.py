@@ -6,6 +6,7 @@ import pickle
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_every_sample_is_in_its_windows_as_often_as_the_overlap_says(
 ):
     overlap = min(overlap, length - 1)
     values = numbered(steps, channels)
-    about = {"shards": (chunk * shard, channels)} if shard and version == 3 else {}
+    about: dict[str, Any] = {"shards": (chunk * shard, channels)} if shard and version == 3 else {}
     patch = pytest.MonkeyPatch()
     with tempfile.TemporaryDirectory() as name, patch.context() as patched:
         patched.setattr(lane, "BLOCK_BYTES", block)
