@@ -224,7 +224,7 @@ def _first_off(
 
 
 def _round_rate(intervals: int, span_ns: int, most: float) -> float:
-    """Return the roundest rate, or that of the roundest interval, that ends within `most` intervals of the last time."""
+    """Return the roundest rate, or that of the roundest interval, that ends within `most` intervals of the last one."""
     exact_hz = intervals * 1e9 / span_ns
     for digits in range(1, 16):
         for rate_hz in (float(f"{exact_hz:.{digits}g}"), 1 / float(f"{1 / exact_hz:.{digits}g}")):

@@ -29,8 +29,9 @@ from s1batch.readers.sensors.zarr_store import METADATA, ZarrStore, is_zarr_fold
 ROOT_NAME = "archive"
 """What every address calls the root."""
 
+_LOOK_AGAIN_S = 1.0
 _LOOK_SHARE = 20
-"""What a store looks like from outside is looked up again after so many times as long as looking took."""
+"""A store is looked at again after this time, and not before so many times as long as looking took."""
 
 _FILE_ENDINGS = (".nc", ".nc4", ".cdf", ".netcdf", ".h5", ".hdf5", ".hdf", ".he5")
 
@@ -144,7 +145,7 @@ class Places:
             except OSError as error:
                 raise _unreadable(name, error) from error
             ended = time.monotonic()
-            self._looked[name] = (ended + _LOOK_SHARE * (ended - began), found)
+            self._looked[name] = (ended + max(_LOOK_AGAIN_S, _LOOK_SHARE * (ended - began)), found)
             return found
 
     def bytes_below(self, name: str, inner: str) -> int:
