@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from s1batch.errors import JobFileError
-from s1batch.jobs.spec import TaskConfig
+from s1batch.jobs.tools.spec import ToolsConfig
 
 if TYPE_CHECKING:
     from s1batch.jobs.base import Job
-    from s1batch.jobs.tools.toolbox import Toolbox
 
 
-class AskSpec(TaskConfig):
+class AskSpec(ToolsConfig):
     """A question of your own about each piece of the archive."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -34,31 +32,17 @@ class AskSpec(TaskConfig):
     attach: Literal["auto", "none"] = Field(
         "auto", description="auto sends the time series or the images with the question"
     )
-    tools: tuple[str, ...] = Field(
-        (),
-        max_length=64,
-        description="functions that the model may call before it answers: calculate, convert_units, travel_times, "
-        "series_statistics, series_spectrum, or your own as module:function; they run on this machine",
-    )
-    tool_choice: str = Field(
-        "auto",
-        min_length=1,
-        description="whether the first answer must be a call: auto, required, or the name of a tool; others are free",
-    )
-    max_turns: int = Field(
-        4, ge=2, le=64, description="most questions of one row when tools are called; in the last one none may be"
-    )
-    tool_timeout_s: float = Field(30.0, gt=0, le=3600, description="longest run of a tool; the model is then told so")
 
     def build(self, base_dir: Path) -> Job:
         """Make the job."""
         from s1batch.jobs.answers import AnswerSchema
         from s1batch.jobs.ask import AskJob
+        from s1batch.jobs.question import Question
         from s1batch.jobs.schema import load_schema
         from s1batch.jobs.template import PromptTemplate
 
         schema = None if self.answer_schema is None else AnswerSchema(load_schema(self.answer_schema, base_dir))
-        return AskJob(
+        question = Question(
             prompt=PromptTemplate(self.prompt, "job.prompt"),
             system=PromptTemplate(self.system, "job.system") if self.system else None,
             schema=schema,
@@ -66,22 +50,6 @@ class AskSpec(TaskConfig):
             guided=self.guided,
             repairs=self.repair,
             attach=self.attach,
-            toolbox=_toolbox(self, base_dir),
+            toolbox=self.toolbox(base_dir),
         )
-
-
-def _toolbox(spec: AskSpec, base_dir: Path) -> Toolbox | None:
-    from s1batch.jobs.tools.toolbox import Toolbox, load_tools
-
-    if not spec.tools:
-        if spec.tool_choice != "auto":
-            raise JobFileError(
-                f"job.tool_choice: {spec.tool_choice!r} without job.tools: name the tools, or leave it out"
-            )
-        return None
-    return Toolbox(
-        functions=load_tools(spec.tools, base_dir),
-        choice=spec.tool_choice,
-        max_turns=spec.max_turns,
-        timeout_s=spec.tool_timeout_s,
-    )
+        return AskJob(question=question)

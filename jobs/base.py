@@ -79,15 +79,15 @@ class Job(Protocol):
             None when there is nothing to mend, or nothing that asking again would mend.
         """
 
-    def places(self, fields: Mapping[str, Any]) -> tuple[int, ...] | None:
+    def places(self, fields: Mapping[str, Any]) -> tuple[int | tuple[int, int], ...] | None:
         """Return where a closer look is worth it, when a scan at a low rate was answered so; pure.
 
         Args:
             fields: The answer's columns of a row that is `ok`, as they are stored (times are integers of ns).
 
         Returns:
-            Places in the units of the chunk's first slice (ns for time series), empty for nowhere; None when the answer
-            does not say where, which means everywhere.
+            Places or half-open ranges, in ns where the chunk has times, else in the units of its first slice; empty for
+            nowhere; None when the answer does not say where, which means everywhere.
         """
 
     @property

@@ -11,8 +11,8 @@ from dataclasses import replace
 from s1batch.records import Message, Reason, Request, Response, TextPart
 from s1batch.special_tokens import neutralise
 
-MENDED: frozenset[Reason] = frozenset({"not_json", "not_in_schema", "out_of_range", "no_answer"})
-"""What is wrong with the form of an answer; asking again can mend it."""
+MENDED: frozenset[Reason] = frozenset({"not_json", "not_in_schema", "out_of_range", "no_answer", "quote_not_found"})
+"""What is wrong with an answer in a way that can be told; asking again can mend it."""
 
 LONGEST_QUOTE = 20_000
 """Characters of the answer that are sent back: what is longer is no answer with a slip in it."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from s1batch.accounting import Account, take_account
 from s1batch.assembly import EngineFacts, engine_facts, make_job, make_reader
@@ -27,8 +27,6 @@ from s1batch.source_check import check_item
 
 if TYPE_CHECKING:
     import polars as pl
-
-    from s1batch.score import ScoreReport
 
 Say = Callable[[str], None]
 
@@ -217,38 +215,44 @@ class Results:
 
     def score(
         self,
-        truth: str | Path | pl.DataFrame,
+        truth: str | Path | pl.DataFrame | None = None,
         *,
-        tolerances_s: Sequence[float] = (0.1, 0.3, 0.5, 1.0),
-        baselines: Sequence[str] = ("ar_pick", "sta_lta", "median"),
+        tolerances_s: Sequence[float] | None = None,
+        tolerance: float | None = None,
+        baselines: Sequence[str] | None = None,
         by_station: bool = False,
         seed: int = 0,
         say: Say = _silent,
-    ) -> ScoreReport:
-        """Score picks against truth, beside baselines on the same windows; writes metrics/score.json too.
+    ) -> Any:
+        """Score answers by the metrics of their job; writes metrics/score.json too.
 
         Args:
-            truth: CSV, Parquet or QuakeML file, a folder of them, or a table.
-            tolerances_s: How far a pick may be from its onset, in seconds.
-            baselines: Out of `ar_pick`, `sta_lta`, `ar_pick+sta_lta` (comes with the two) and `median`.
-            by_station: Score each station too.
+            truth: A file or a table, in the form that the job's metrics understand; for picks also QuakeML, or a
+                folder. Jobs that check themselves (paper-extract) can be scored without.
+            tolerances_s: For picks: how far one may be from its onset, in seconds.
+            tolerance: For numbers of other jobs: how far one may be from the true one, as a share of it.
+            baselines: What to compare with; left out: what the job's metrics choose.
+            by_station: For picks: score each station too.
             seed: Seed of the bootstrap.
             say: Receives lines for a person.
 
-        Raises:
-            UsageError: These are no picks, or the truth is not understood.
-        """
-        from s1batch.score import score_results
+        Returns:
+            `s1batch.score.ScoreReport` for picks, else `s1batch.score_answers.AnswerReport`; both have `plain()`.
 
-        return score_results(
-            self,
-            truth,
-            tolerances_s=tolerances_s,
-            baselines=baselines,
-            by_station=by_station,
+        Raises:
+            UsageError: The truth is missing or not understood, or an argument means nothing for this job.
+        """
+        from s1batch.scorers import ScoreOptions, scorer_of
+
+        given = tolerances_s if tolerance is None else (tolerance,)
+        options = ScoreOptions(
+            tolerances=None if given is None else tuple(given),
+            baselines=None if baselines is None else tuple(baselines),
+            by="station" if by_station else None,
             seed=seed,
             say=say,
         )
+        return scorer_of(self.loaded.spec.job.kind).score(self, truth, options)
 
     def picks(self) -> pl.DataFrame:
         """Return seismic picks in QuakeFlow's column names."""

@@ -282,43 +282,58 @@ def merge(results: Path) -> None:
 @main.command()
 @RESULTS
 @click.option(
-    "--truth", required=True, type=click.Path(exists=True, path_type=Path), help="CSV, Parquet, QuakeML, or a folder."
+    "--truth",
+    type=click.Path(exists=True, path_type=Path),
+    help="CSV, Parquet or JSON lines; for picks also QuakeML, or a folder.",
 )
-@click.option("--tolerance", "tolerances", default="0.1,0.3,0.5,1.0", show_default=True, help="In seconds.")
+@click.option(
+    "--tolerance",
+    "tolerances",
+    help="For picks, in seconds (0.1,0.3,0.5,1.0 when left out); for other numbers, the share of the true one.",
+)
 @click.option(
     "--baseline",
     "baselines",
-    default="ar_pick,sta_lta,median",
-    show_default=True,
-    help="What to compare with (both pickers: one behind the other too), or none.",
+    help="What to compare with, with commas, or none; left out: ar_pick,sta_lta,median for picks (both pickers: one "
+    "behind the other too), all,none,robust_z for anomalies.",
 )
-@click.option("--by", type=click.Choice(["station"]), help="Score each station too.")
+@click.option("--by", help="For picks, station: score each station too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the bootstrap.")
 def score(
-    results: Path, truth: Path, tolerances: str, baselines: str, by: str | None, as_json: bool, seed: int
+    results: Path,
+    truth: Path | None,
+    tolerances: str | None,
+    baselines: str | None,
+    by: str | None,
+    as_json: bool,
+    seed: int,
 ) -> None:
-    """Score picks against truth, beside classical pickers on the same windows.
+    """Score answers by the metrics of their job, most of them against truth.
 
-    Tables of truth have one line for each onset (station, phase, time) or for each record (p_index and s_index in a
-    file or from a start time, SeisBench's trace_p_arrival_sample, ...). The same numbers go to metrics/score.json.
+    Picks are scored beside classical pickers on the same windows; tables of truth have one line for each onset
+    (station, phase, time) or for each record (p_index and s_index in a file or from a start time, SeisBench's
+    trace_p_arrival_sample, ...). docs/jobs.md says what the other jobs' truth looks like. The same numbers go to
+    metrics/score.json.
     """
     import s1batch
     from s1batch.score import parse_baselines, parse_tolerances
-    from s1batch.score_report import score_lines
+    from s1batch.scorers import ScoreOptions, scorer_of
 
-    report = s1batch.open_results(results).score(
-        truth,
-        tolerances_s=parse_tolerances(tolerances),
-        baselines=parse_baselines(baselines),
-        by_station=by == "station",
+    opened = s1batch.open_results(results)
+    scorer = scorer_of(opened.loaded.spec.job.kind)
+    options = ScoreOptions(
+        tolerances=None if tolerances is None else parse_tolerances(tolerances),
+        baselines=None if baselines is None else parse_baselines(baselines),
+        by=by,
         seed=seed,
         say=_say,
     )
+    report = scorer.score(opened, truth, options)
     if as_json:
         _print_json(report.plain())
     else:
-        click.echo("\n".join(score_lines(report)))
+        click.echo("\n".join(scorer.lines(report)))
 
 
 @main.command()

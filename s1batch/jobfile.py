@@ -21,16 +21,34 @@ from s1batch.engine.serving.engine_spec import ServedEngineSpec
 from s1batch.engine.serving.spec import Server
 from s1batch.errors import JobFileError, UsageError
 from s1batch.jobs.ask_spec import AskSpec
+from s1batch.jobs.image_describe.spec import ImageDescribeSpec
+from s1batch.jobs.image_qa.spec import ImageQaSpec
+from s1batch.jobs.paper_extract.spec import PaperExtractSpec
 from s1batch.jobs.seismic_pick_spec import SeismicPickSpec
+from s1batch.jobs.sensor_anomaly.spec import SensorAnomalySpec
+from s1batch.jobs.sensor_describe.spec import SensorDescribeSpec
 from s1batch.long_series import CoarseToFineSpec, LongPolicy, LongSeries
+from s1batch.readers.papers.spec import PaperSource
 from s1batch.readers.seismic.spec import SeismicSource
 from s1batch.readers.sensors.spec import SensorsSource
 from s1batch.readers.tables.spec import TableSource
 from s1batch.records import Outcome
 from s1batch.windows import WindowSpec
 
-SourceSpec = Annotated[SeismicSource | SensorsSource | TableSource, Field(discriminator="kind")]
-TaskSpec = Annotated[SeismicPickSpec | AskSpec, Field(discriminator="kind")]
+SourceSpec = Annotated[
+    SeismicSource | SensorsSource | TableSource | PaperSource,
+    Field(discriminator="kind"),
+]
+TaskSpec = Annotated[
+    SeismicPickSpec
+    | AskSpec
+    | SensorAnomalySpec
+    | SensorDescribeSpec
+    | PaperExtractSpec
+    | ImageDescribeSpec
+    | ImageQaSpec,
+    Field(discriminator="kind"),
+]
 
 
 def _kinds(union: Any) -> str:
@@ -111,8 +129,8 @@ class JobFile(Config):
             raise ValueError(f"coarse_to_fine has no meaning with `long_series: {self.long_series}`; leave it out")
         if self.long_series == "coarse_to_fine" and not self.job.names_places:
             raise ValueError(
-                f"`long_series: coarse_to_fine` needs answers that name places, as those of seismic-pick do; with "
-                f"job.kind {self.job.kind} use split or decimate"
+                "`long_series: coarse_to_fine` needs answers that name places, as those of seismic-pick and "
+                f"sensor-anomaly do; with job.kind {self.job.kind} use split or decimate"
             )
         return self
 

@@ -19,7 +19,9 @@ def score_lines(report: ScoreReport) -> Iterator[str]:
     own = report.methods[0]
     yield ""
     yield "detection: windows that hold an onset"
-    yield from _table(("", "precision", "recall", "recall over all", "F1"), [_detection(one) for one in report.methods])
+    yield from table_lines(
+        ("", "precision", "recall", "recall over all", "F1"), [_detection(one) for one in report.methods]
+    )
     found = own.detection
     yield (
         f"n: {found.n_positive:,} of {found.n_windows:,} answered windows hold an onset, {found.n_positive_all:,} of "
@@ -29,13 +31,13 @@ def score_lines(report: ScoreReport) -> Iterator[str]:
         yield ""
         yield f"{phase}: picks within a tolerance"
         names = ("", "within", "hits", "picks", "precision", "recall", "recall over all", "F1")
-        yield from _table(names, [line for one in report.methods for line in _tolerances(one, phase)])
+        yield from table_lines(names, [line for one in report.methods for line in _tolerances(one, phase)])
         mine = own.phases[phase]
         yield f"n: {mine.n_onsets:,} onsets in answered windows, {mine.n_onsets_all:,} in all windows"
     yield ""
     yield f"residuals: pick minus onset in s, of the pairs within {report.tolerances_s[-1]:g} s"
     names = ("", "", "n", "median", "mean", "std", "MAE", "within-second correlation")
-    yield from _table(names, [_residuals(one, phase) for phase in PHASES for one in report.methods])
+    yield from table_lines(names, [_residuals(one, phase) for phase in PHASES for one in report.methods])
     for phase in PHASES:
         yield from _histogram(phase, own.phases[phase].residuals)
     if report.by_station:
@@ -66,7 +68,7 @@ def _what(report: ScoreReport) -> Iterator[str]:
         stations = f"{truth.stations_without:,} of {report.stations:,} stations"
         yield f"  {stations} have no onset in a window: picks there count as wrong"
     rows = ", ".join(f"{count:,} {outcome}" for outcome, count in report.outcomes.items())
-    yield f"rows: {rows}; parse rate {_estimate(report.parse_rate)} of {report.responses:,} responses"
+    yield f"rows: {rows}; parse rate {estimate_text(report.parse_rate)} of {report.responses:,} responses"
     if report.unplaced_rows:
         yield f"  not scored: {report.unplaced_rows:,} rows without a window in time"
     if report.missing_rows:
@@ -83,7 +85,7 @@ def _how(report: ScoreReport) -> str:
 
 def _detection(method: MethodScore) -> list[str]:
     found = method.detection
-    return [method.name, *map(_estimate, (found.precision, found.recall, found.recall_all, found.f1))]
+    return [method.name, *map(estimate_text, (found.precision, found.recall, found.recall_all, found.f1))]
 
 
 def _tolerances(method: MethodScore, phase: Phase) -> list[list[str]]:
@@ -94,7 +96,7 @@ def _tolerances(method: MethodScore, phase: Phase) -> list[list[str]]:
             f"{one.tolerance_s:g} s",
             f"{one.hits:,}",
             f"{found.n_picks:,}",
-            *map(_estimate, (one.precision, one.recall, one.recall_all, one.f1)),
+            *map(estimate_text, (one.precision, one.recall, one.recall_all, one.f1)),
         ]
         for number, one in enumerate(found.tolerances)
     ]
@@ -104,7 +106,7 @@ def _residuals(method: MethodScore, phase: Phase) -> list[str]:
     found, within = method.phases[phase].residuals, method.phases[phase].within_second
     estimates = (found.median_s, found.mean_s, found.std_s, found.mae_s)
     correlation = "-" if within.correlation is None else f"{within.correlation:.2f}"
-    return [phase, method.name, f"{found.n:,}", *map(_estimate, estimates), f"{correlation} (n {within.n:,})"]
+    return [phase, method.name, f"{found.n:,}", *map(estimate_text, estimates), f"{correlation} (n {within.n:,})"]
 
 
 def _histogram(phase: Phase, residuals: Residuals) -> Iterator[str]:
@@ -130,10 +132,11 @@ def _stations(stations: Sequence[StationScore], tolerances_s: Sequence[float]) -
             line += [f"{found.n_onsets:,}", f"{found.n_picks:,}"]
             line += ["-" if value is None else f"{value:.2f}" for value in found.f1]
         lines.append(line)
-    yield from _table(names, lines)
+    yield from table_lines(names, lines)
 
 
-def _estimate(estimate: Estimate) -> str:
+def estimate_text(estimate: Estimate) -> str:
+    """Return a number with its interval, - where it is not defined."""
     if estimate.value is None:
         return "-"
     if estimate.low is None or estimate.high is None:
@@ -141,7 +144,7 @@ def _estimate(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} [{estimate.low:.3f} {estimate.high:.3f}]"
 
 
-def _table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> Iterator[str]:
+def table_lines(names: Sequence[str], lines: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield lines of aligned columns; text from files and models is made printable."""
     cells = [["".join(letter if letter.isprintable() else "�" for letter in cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]

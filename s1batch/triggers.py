@@ -7,7 +7,7 @@ answer says nothing about its windows, and all of them are asked.
 from __future__ import annotations
 
 from s1batch.jobs.base import Job
-from s1batch.records import PlanEntry, Refusal, Row
+from s1batch.records import Chunk, PlanEntry, Refusal, Row
 
 _NS = 1_000_000_000
 
@@ -35,7 +35,7 @@ class Triggers:
         if scan.chunk_key not in self._reaches:
             self._reaches[scan.chunk_key] = self._reach(scan)
         reach = self._reaches[scan.chunk_key]
-        start, stop = entry.chunk.start, entry.chunk.stop
+        start, stop = _extent(entry.chunk)
         if reach is None or start is None or stop is None:
             return None
         if any(low < stop and high >= start for low, high in reach):
@@ -51,5 +51,16 @@ class Triggers:
         places = self._job.places(scan.answer)
         if places is None:
             return None
-        margin_ns = round((self._margin_s + 1 / rate_hz) * _NS)
-        return [(place - margin_ns, place + margin_ns) for place in places]
+        # Without times, places are counted in samples.
+        per_second = _NS if scan.start_ns is not None else scan.lineage.get("rate_hz") or rate_hz
+        margin = round((self._margin_s + 1 / rate_hz) * per_second)
+        ranges = [place if isinstance(place, tuple) else (place, place) for place in places]
+        return [(start - margin, stop + margin) for start, stop in ranges]
+
+
+def _extent(chunk: Chunk) -> tuple[int | None, int | None]:
+    """Return a chunk's times, wherever in its address they stand; where it has none, its first slice."""
+    for part in chunk.inputs[0].slices if chunk.inputs else ():
+        if part.dim == "time_ns":
+            return part.start, part.stop
+    return chunk.start, chunk.stop

@@ -1,4 +1,4 @@
-"""95 % intervals by resampling stations; windows, where there is only one station.
+"""95 % intervals by resampling stations (papers, images, streams); windows (rows), where there is only one of them.
 
 Picks of one station share its site and its noise, so stations, not picks, are what another sample would replace. The
 percentile method of Efron: the 2.5th and 97.5th percentile of the statistic over the resamples; resamples in which it
@@ -7,9 +7,8 @@ is not defined (0 / 0) are left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +42,7 @@ class Resampling:
         repeats: How many resamples.
     """
 
-    unit: Literal["stations", "windows"]
+    unit: str
     n_units: int
     of_window: Integers
     seed: int
@@ -57,6 +56,23 @@ class Resampling:
             return cls(unit="stations", n_units=len(stations), of_window=of_window, seed=seed, repeats=repeats)
         n_windows = len(windows)
         return cls(unit="windows", n_units=n_windows, of_window=np.arange(n_windows), seed=seed, repeats=repeats)
+
+    @classmethod
+    def over_labels(
+        cls, labels: Sequence[str], names: tuple[str, str], seed: int, repeats: int = REPEATS
+    ) -> Resampling:
+        """Resample what rows have in common, or the rows where they all have it in common.
+
+        Args:
+            labels: What each row belongs to, such as its paper.
+            names: What labels and rows are called.
+            seed: Seed of the draws.
+            repeats: How many resamples.
+        """
+        found, of_row = np.unique(np.array(labels, dtype=str), return_inverse=True)
+        if len(found) > 1:
+            return cls(unit=names[0], n_units=len(found), of_window=of_row, seed=seed, repeats=repeats)
+        return cls(unit=names[1], n_units=len(labels), of_window=np.arange(len(labels)), seed=seed, repeats=repeats)
 
     def units_of(self, windows: Windows, points: Points) -> Integers:
         """Return the unit of each point: that of the window of its group that began last before it."""
@@ -74,11 +90,11 @@ class Resampling:
         """Return how many of the things with these units fall on each unit."""
         return np.bincount(units, minlength=self.n_units)
 
-    def of_totals(self, counts_UK: Integers, statistic: Callable[[Floats], Floats]) -> list[Estimate]:
+    def of_totals(self, counts_UK: Integers | Floats, statistic: Callable[[Floats], Floats]) -> list[Estimate]:
         """Estimate statistics of sums over units.
 
         Args:
-            counts_UK: K counts of each unit.
+            counts_UK: K counts (or sums) of each unit.
             statistic: From sums, shape (..., K), to statistics, shape (..., S); NaN where one is not defined.
 
         Returns:

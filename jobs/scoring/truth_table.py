@@ -16,8 +16,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import polars as pl
@@ -26,6 +24,7 @@ from s1batch.errors import UsageError
 from s1batch.jobs.scoring.archive_files import ArchiveFiles, FileFacts
 from s1batch.jobs.scoring.phases import PHASES, Phase, onset_phase
 from s1batch.jobs.scoring.truth import ONSETS, Truth
+from s1batch.jobs.scoring.truth_times import parse_time_ns
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "station_id": ("station_id", "seed_id", "trace_id"),
@@ -48,12 +47,8 @@ UNDERSTOOD = "; ".join(
 )
 
 _WIDE = re.compile(r"(?:trace_)?(?P<phase>[^_]+)_(?:arrival_)?(?P<unit>sample|index|time)", re.IGNORECASE)
-_ISO = re.compile(
-    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d{1,9})\d*)?)?\s*(Z|UTC|[+-]\d\d:?\d\d)?", re.IGNORECASE
-)
-_NOTHING = frozenset({"nan", "nat", "none", "null", "na", "n/a", "-"})
+NOTHING = frozenset({"nan", "nat", "none", "null", "na", "n/a", "-"})
 """What stands for no value in a column of numbers or times; a code may well be NA."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def read_table(path: Path) -> pl.DataFrame:
@@ -85,7 +80,7 @@ def table_onsets(table: pl.DataFrame, files: ArchiveFiles, name: str) -> Truth:
         UsageError: Its columns say neither where nor when, or a value is malformed.
     """
     form = _Form.of(table.columns, name)
-    plain = pl.DataFrame([_text(table[column]) for column in form.used])
+    plain = pl.DataFrame([text_column(table[column]) for column in form.used])
     onsets: list[tuple[str, str, str, str, str, int]] = []
     other = unplaced = 0
     for number, line in enumerate(plain.iter_rows(named=True), start=2):
@@ -231,7 +226,7 @@ class _Line:
     def _value(self, column: str | None) -> str:
         """Return a number or a time as text, empty where there is none."""
         text = self.values[column] if column is not None else ""
-        return "" if text.lower() in _NOTHING else text
+        return "" if text.lower() in NOTHING else text
 
     def _file(self) -> FileFacts | None:
         name = self._get("file")
@@ -250,22 +245,7 @@ class _Line:
         return number
 
     def _time(self, text: str) -> int:
-        match = _ISO.fullmatch(text)
-        if match is None:
-            try:
-                return round(Decimal(text) * 10**9)
-            except (InvalidOperation, OverflowError, ValueError):
-                raise UsageError(
-                    f"{self.where}: {text!r} is no time; write 2020-01-31T12:00:00.123456Z, or seconds since 1970"
-                ) from None
-        day, minute, second, fraction, offset = match.groups()
-        zone = (offset or "Z").upper().replace("UTC", "Z").replace("Z", "+00:00")
-        try:
-            whole = datetime.fromisoformat(f"{day}T{minute}:00{zone}") - _EPOCH
-        except ValueError as error:
-            raise UsageError(f"{self.where}: {text!r} is no time: {error}") from None
-        seconds = whole // timedelta(seconds=1) + int(second or 0)
-        return seconds * 10**9 + int((fraction or "").ljust(9, "0"))
+        return parse_time_ns(text, self.where)
 
 
 def _split(identifier: str) -> tuple[str, str, str, str]:
@@ -273,7 +253,7 @@ def _split(identifier: str) -> tuple[str, str, str, str]:
     return network, station, location, channel
 
 
-def _text(column: pl.Series) -> pl.Series:
+def text_column(column: pl.Series) -> pl.Series:
     """Return a column as text; null is empty."""
     if isinstance(column.dtype, pl.Datetime):
         zoned = (

@@ -6,7 +6,6 @@ folder that all patterns share before their first wildcard, the SDS archive, or 
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from s1batch.errors import SourceError, UsageError
 from s1batch.paths import decode_path, encode_path
-from s1batch.readers.folders import expand, split_pattern
+from s1batch.readers.files import absolute, expand_pattern, is_below, manifest_paths, split_pattern
 from s1batch.readers.seismic.sds import sds_files
 from s1batch.readers.seismic.spec import SeismicSource
 from s1batch.records import Address
@@ -63,12 +62,12 @@ def root_folder(spec: SeismicSource, base_dir: Path) -> str:
     It depends on the job file alone, never on what files there are.
     """
     if spec.root is not None:
-        return _absolute(spec.root, base_dir)
+        return absolute(spec.root, base_dir)
     if spec.sds is not None:
-        return _absolute(spec.sds, base_dir)
+        return absolute(spec.sds, base_dir)
     if spec.manifest is not None:
-        return os.path.dirname(_absolute(spec.manifest, base_dir))
-    return os.path.commonpath([_absolute(split_pattern(pattern)[0], base_dir) for pattern in spec.paths or ()])
+        return os.path.dirname(absolute(spec.manifest, base_dir))
+    return os.path.commonpath([absolute(split_pattern(pattern)[0], base_dir) for pattern in spec.paths or ()])
 
 
 def resolve(spec: SeismicSource, base_dir: Path, address: Address) -> str:
@@ -79,70 +78,31 @@ def resolve(spec: SeismicSource, base_dir: Path, address: Address) -> str:
     """
     root = root_folder(spec, base_dir)
     path = os.path.normpath(os.path.join(root, decode_path(address.path)))
-    if address.root != ROOT_NAME or not _is_below(root, path):
+    if address.root != ROOT_NAME or not is_below(root, path):
         raise SourceError("source_missing", f"{address.root}/{address.path} is no file below the source's root")
     return path
 
 
 def _candidates(spec: SeismicSource, base_dir: Path) -> Iterable[str]:
     if spec.sds is not None:
-        root = _absolute(spec.sds, base_dir)
+        root = absolute(spec.sds, base_dir)
         if not os.path.isdir(root):
             raise UsageError(f"source.sds: {spec.sds} is no folder")
         return sds_files(root, spec)
     if spec.manifest is not None:
-        path = _absolute(spec.manifest, base_dir)
+        path = absolute(spec.manifest, base_dir)
         folder = Path(os.path.dirname(path))
-        return (_absolute(decode_path(text), folder) for text in _manifest_paths(path, spec.manifest))
-    return (path for pattern in spec.paths or () for path in _expand_one(pattern, base_dir))
-
-
-def _expand_one(pattern: str, base_dir: Path) -> Iterable[str]:
-    full = _absolute(pattern, base_dir)
-    if glob.has_magic(pattern) and not os.path.lexists(full):
-        folder, parts = split_pattern(pattern)
-        return expand(_absolute(folder, base_dir), parts)
-    if os.path.isdir(full):
-        raise UsageError(f"source.paths: {pattern} is a folder; write {pattern.rstrip('/')}/**/* for all files in it")
-    return (full,)
-
-
-def _manifest_paths(path: str, shown: str) -> list[str]:
-    """Return the column `path`; further columns are for people."""
-    import polars as pl
-
-    try:
-        if path.endswith(".parquet"):
-            frame = pl.scan_parquet(path, glob=False)
-        else:
-            frame = pl.scan_csv(path, infer_schema=False, glob=False)
-        names = frame.collect_schema().names()
-        if "path" not in names:
-            raise UsageError(f"source.manifest: {shown} has no column `path`; it has {', '.join(names) or 'none'}")
-        paths = frame.select("path").collect().get_column("path").to_list()
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise UsageError(f"source.manifest: {shown} cannot be read as CSV or Parquet: {error}") from error
-    for row, value in enumerate(paths):
-        if not isinstance(value, str) or not value:
-            raise UsageError(f"source.manifest: {shown} has no text in column `path` of row {row + 1}")
-    return paths
-
-
-def _absolute(path: str, base_dir: Path) -> str:
-    return os.path.abspath(os.path.join(base_dir, os.path.expanduser(path)))
+        return (absolute(decode_path(text), folder) for text in manifest_paths(path, spec.manifest))
+    return (path for pattern in spec.paths or () for path in expand_pattern(pattern, base_dir, "source.paths"))
 
 
 def _name_below(root: str, path: str) -> str:
-    if not _is_below(root, path):
+    if not is_below(root, path):
         raise UsageError(
             f"{encode_path(path)} lies outside of the root {encode_path(root)}; set source.root to a folder that holds "
             "all files"
         )
     return encode_path(os.path.relpath(path, root))
-
-
-def _is_below(root: str, path: str) -> bool:
-    return path != root and path.startswith(root.rstrip(os.sep) + os.sep)
 
 
 def _describe(spec: SeismicSource) -> str:

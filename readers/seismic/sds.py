@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 
-from s1batch.readers.folders import is_folder, list_folder
+from s1batch.readers.files import is_folder, list_folder
 from s1batch.readers.seismic.selection import matches
 from s1batch.readers.seismic.spec import SeismicSource
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from s1batch.errors import MissingExtra, SourceError, UsageError
 from s1batch.paths import decode_path, encode_path
-from s1batch.readers.folders import expand, split_pattern
+from s1batch.readers.files import absolute, expand, is_below, split_pattern
 from s1batch.readers.sensors.file_store import FileStore, engine_of
 from s1batch.readers.sensors.retry import Retry
 from s1batch.readers.sensors.spec import SensorsSource
@@ -101,7 +101,7 @@ class Places:
                 raise SourceError("source_missing", f"{name} is nothing below the source's root")
             return f"{self.root}/{decode_path(name)}"
         path = os.path.normpath(os.path.join(self.root, decode_path(name)))
-        if not _is_below(self.root, path):
+        if not is_below(self.root, path):
             raise SourceError("source_missing", f"{name} is nothing below the source's root")
         return path
 
@@ -157,27 +157,24 @@ class Places:
 
     def _local_root(self) -> str:
         if self._spec.root is not None:
-            return self._absolute(self._spec.root)
-        return os.path.commonpath([self._absolute(split_pattern(pattern)[0]) for pattern in self._spec.paths])
+            return absolute(self._spec.root, self._base_dir)
+        return os.path.commonpath([absolute(split_pattern(pattern)[0], self._base_dir) for pattern in self._spec.paths])
 
     def _local(self, pattern: str) -> Iterable[str]:
-        full = self._absolute(pattern)
+        full = absolute(pattern, self._base_dir)
         if glob.has_magic(pattern) and not os.path.lexists(full):
             folder, parts = split_pattern(pattern)
-            return expand(self._absolute(folder), parts, is_zarr_folder)
+            return expand(absolute(folder, self._base_dir), parts, is_zarr_folder)
         if os.path.isdir(full) and not is_zarr_folder(full):
             raise UsageError(
                 f"source.paths: {pattern} is a folder and no Zarr store; write {pattern.rstrip('/')}/**/* for all in it"
             )
         return (full,)
 
-    def _absolute(self, path: str) -> str:
-        return os.path.abspath(os.path.join(self._base_dir, os.path.expanduser(path)))
-
     def _name(self, where: str) -> str:
         if self.is_remote:
             return encode_path(where[len(self.root) + 1 :])
-        if not _is_below(self.root, where):
+        if not is_below(self.root, where):
             raise UsageError(
                 f"{encode_path(where)} lies outside of the root {encode_path(self.root)}; set source.root to a folder "
                 "that holds all stores"
@@ -301,7 +298,3 @@ def _sum(files: Iterable[Mapping[str, Any]]) -> Facts:
 def _unreadable(name: str, error: OSError) -> SourceError:
     reason = "source_missing" if isinstance(error, FileNotFoundError) else "not_readable"
     return SourceError(reason, f"{name}: {error.strerror or error}")  # type: ignore[arg-type]
-
-
-def _is_below(root: str, path: str) -> bool:
-    return path != root and path.startswith(root.rstrip(os.sep) + os.sep)

@@ -47,6 +47,7 @@ Reason = Literal[
     "not_in_schema",
     "out_of_range",
     "no_answer",
+    "quote_not_found",
     "bad_tool_call",
     "too_many_turns",
     # length

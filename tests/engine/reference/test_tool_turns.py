@@ -25,6 +25,7 @@ from s1batch.engine.reference.engine import ReferenceEngine
 from s1batch.engine.reference.model import InternS1Pro
 from s1batch.jobs.answers import interpret_text
 from s1batch.jobs.ask import AskJob
+from s1batch.jobs.question import Question
 from s1batch.jobs.template import PromptTemplate
 from s1batch.jobs.tools.function import ToolFunction
 from s1batch.jobs.tools.toolbox import Toolbox
@@ -82,8 +83,10 @@ async def converse(engine: ReferenceEngine, request: Request, kept: list[Turn]) 
 
     conversation = Conversation(
         job=AskJob(
-            prompt=PromptTemplate("How deep?", "job.prompt"),
-            toolbox=Toolbox(functions=(ToolFunction("depth", depth),), max_turns=2),
+            question=Question(
+                prompt=PromptTemplate("How deep?", "job.prompt"),
+                toolbox=Toolbox(functions=(ToolFunction("depth", depth),), max_turns=2),
+            )
         ),
         record=Record(chunk=Chunk(inputs=())),
         runner=ToolRunner(),

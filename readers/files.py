@@ -1,4 +1,4 @@
-"""Which files a glob means, in an order that does not depend on the file system.
+"""Which files a glob or a manifest means, in an order that does not depend on the file system.
 
 Unlike the standard library's recursive glob, a folder is entered once per `**`, so that links that lead back up cost
 nothing; a folder that cannot be listed is reported rather than passed over; and only regular files come back.
@@ -9,16 +9,77 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import translate
 
+from s1batch.errors import UsageError
+
 IsWhole = Callable[[str], bool]
-"""Tells whether a folder stands for one file."""
+"""Tells whether a folder stands for one file, as a Zarr store does: nothing inside of it is looked at."""
 
 
 def never(folder: str) -> bool:
     """Return False: no folder stands for a file."""
     return False
+
+
+def absolute(path: str, base_dir: str | os.PathLike[str]) -> str:
+    """Return a path, relative to a folder or to a home, as an absolute one without `..`."""
+    return os.path.abspath(os.path.join(base_dir, os.path.expanduser(path)))
+
+
+def is_below(root: str, path: str) -> bool:
+    """Return whether an absolute path lies below a folder, going by the names alone."""
+    return path != root and path.startswith(root.rstrip(os.sep) + os.sep)
+
+
+def expand_pattern(pattern: str, base_dir: str | os.PathLike[str], field: str) -> Iterable[str]:
+    """Return what a path of a job file means: the file that it names, there or not, or what it matches as a pattern.
+
+    Args:
+        pattern: A path or a glob, relative to the folder of the job file.
+        base_dir: That folder.
+        field: The job file's field, for messages.
+
+    Raises:
+        UsageError: It is a folder.
+    """
+    full = absolute(pattern, base_dir)
+    if glob.has_magic(pattern) and not os.path.lexists(full):
+        folder, parts = split_pattern(pattern)
+        return expand(absolute(folder, base_dir), parts)
+    if os.path.isdir(full):
+        raise UsageError(f"{field}: {pattern} is a folder; write {pattern.rstrip('/')}/**/* for all files in it")
+    return (full,)
+
+
+def manifest_paths(path: str, shown: str) -> list[str]:
+    """Return the column `path` of a manifest, a CSV or Parquet file; further columns are for people.
+
+    Args:
+        path: Where it is.
+        shown: As the job file names it, for messages.
+
+    Raises:
+        UsageError: It cannot be read, or has no such column, or no text in it.
+    """
+    import polars as pl
+
+    try:
+        if path.endswith(".parquet"):
+            frame = pl.scan_parquet(path, glob=False)
+        else:
+            frame = pl.scan_csv(path, infer_schema=False, glob=False)
+        names = frame.collect_schema().names()
+        if "path" not in names:
+            raise UsageError(f"source.manifest: {shown} has no column `path`; it has {', '.join(names) or 'none'}")
+        paths = frame.select("path").collect().get_column("path").to_list()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UsageError(f"source.manifest: {shown} cannot be read as CSV or Parquet: {error}") from error
+    for row, value in enumerate(paths):
+        if not isinstance(value, str) or not value:
+            raise UsageError(f"source.manifest: {shown} has no text in column `path` of row {row + 1}")
+    return paths
 
 
 def split_pattern(pattern: str) -> tuple[str, list[str]]:

@@ -1,0 +1,1 @@
+"""The `image-qa` job: a question about each image, with a typed answer."""

@@ -1,0 +1,26 @@
+"""The example runs with one command, resumes, and leaves a row for everything in its corpus."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_example_runs_verifies_and_resumes(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "papers" / "run.py"), str(tmp_path / "papers")]
+    first = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=250)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "clean: every planned chunk has exactly one row" in first.stdout
+    rows = pl.read_parquet(tmp_path / "papers" / "results" / "rows" / "*.parquet")
+    assert sorted(rows.filter(pl.col("outcome") != "ok")["reason"]) == ["decode_error", "decode_error", "not_readable"]
+    assert set(rows["topic"].drop_nulls()) <= {"waves", "rocks", "instruments", "other"}
+    again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=250)
+    assert "nothing to do" in again.stdout + again.stderr
