@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import yaml
 import zarr
+from zarr.codecs import ZstdCodec
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -57,10 +58,12 @@ def write_store(path: Path, windows: int, shard: int = STEPS, inner: int = INNER
             shards=(shard, CHANNELS),
             chunks=(inner, CHANNELS),
             dtype="f4",
-            compressors=zarr.codecs.ZstdCodec(level=3),
+            compressors=ZstdCodec(level=3),
             dimension_names=("time", "channel"),
         )
-        times = group.create_array("time", shape=windows * shard, chunks=100_000, dtype="i8", dimension_names=("time",))
+        times = group.create_array(
+            "time", shape=windows * shard, chunks=(100_000,), dtype="i8", dimension_names=("time",)
+        )
         times.attrs["units"] = "milliseconds since 2024-01-01"
     array: Any = group["v"]
     times = group["time"]  # type: ignore[assignment]
@@ -166,7 +169,7 @@ def speed(path: Path, windows: int, rounds: int) -> Iterator[str]:
     plain: Any = zarr.open_group(path, mode="r")["v"]
     spans = [entry.chunk.inputs[0].slices[0] for entry in entries]
     bare_ms = cpu_ms(lambda: sum(len(plain[span.start : span.stop]) for span in spans))
-    rows = [
+    shared = [
         (
             "s1batch reader: shared chunks decoded once",
             f"{taken_ms / len(entries):.1f}",
@@ -175,7 +178,7 @@ def speed(path: Path, windows: int, rounds: int) -> Iterator[str]:
         ("zarr-python, window by window", f"{bare_ms / len(entries):.1f}", f"{best * windows / bare_ms:.0%}"),
     ]
     head = ("way", "CPU ms per window", "of the limit for decoding all chunks once")
-    yield table(f"{len(entries)} windows with 50 % overlap", head, rows)
+    yield table(f"{len(entries)} windows with 50 % overlap", head, shared)
 
 
 def memory(folder: Path) -> str:
