@@ -124,6 +124,8 @@ def read_axis(store: ArrayStore, dim: str, steps: int, times: ArrayInfo | None, 
         if spec.rate_hz is None:
             raise SourceError("rate_missing", f"{dim} has no times; give source.rate_hz, or name them in source.time")
         return TimeAxis(dim=dim, steps=steps, rate_hz=spec.rate_hz)
+    if times.attrs.keys() & {"scale_factor", "add_offset"}:
+        raise SourceError("irregular_axis", f"{times.name}: times that are packed (scale_factor, add_offset)")
     units = time_units(times.dtype, times.attrs)
     even = TimeAxis(dim=dim, steps=steps, rate_hz=None, times=times.name, units=units)
     if not steps:

@@ -33,6 +33,9 @@ _LOOK_AGAIN_S = 1.0
 _LOOK_SHARE = 20
 """A store is looked at again after this time, and not before so many times as long as looking took."""
 
+_MOST_DESCRIBED = 4
+"""Zarr stores whose descriptions are kept between calls."""
+
 _FILE_ENDINGS = (".nc", ".nc4", ".cdf", ".netcdf", ".h5", ".hdf5", ".hdf", ".he5")
 
 
@@ -65,10 +68,11 @@ class Places:
         self.retry = Retry(times=spec.retries if self.is_remote else 0, first_s=first_delay_s)
         self.root = self._remote_root() if self.is_remote else self._local_root()
         self._looked: dict[str, tuple[float, Facts]] = {}
+        self._described: dict[str, tuple[Facts, ZarrStore]] = {}
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_looked": {}, "_lock": None}
+        return {**self.__dict__, "_looked": {}, "_described": {}, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
@@ -116,7 +120,7 @@ class Places:
         if self.is_remote:
             return self._open_remote(where, name)
         if os.path.isdir(where):
-            return ZarrStore(where, name, {}, self.retry)
+            return self._zarr(where, name)
         try:
             with open(where, "rb") as file:
                 engine = engine_of(file, name)
@@ -152,6 +156,20 @@ class Places:
         """Return the bytes of a group or array in a store on disk; 0 at a URL and in files."""
         folder = os.path.join(self.where(name), inner)
         return _local_facts(folder).size if not self.is_remote and os.path.isdir(folder) else 0
+
+    def _zarr(self, where: str, name: str) -> ZarrStore:
+        """Return a Zarr store; its descriptions are read again only when it changed. It holds no open files."""
+        facts = self.facts(name)
+        with self._lock:
+            known = self._described.get(name)
+        if known is not None and known[0] == facts:
+            return known[1]
+        store = ZarrStore(where, name, self._spec.storage_options, self.retry)
+        with self._lock:
+            while len(self._described) >= _MOST_DESCRIBED:
+                del self._described[next(iter(self._described))]
+            self._described[name] = (facts, store)
+        return store
 
     # ------------------------------------------------------------------------------------------- on disk
 
@@ -238,7 +256,7 @@ class Places:
     def _open_remote(self, where: str, name: str) -> ArrayStore:
         system, path = self._file_system(where)
         if not path.lower().endswith(_FILE_ENDINGS):
-            return ZarrStore(where, name, self._spec.storage_options, self.retry)
+            return self._zarr(where, name)
         try:
             file = self.retry.call(name, lambda: system.open(path, "rb"))
             engine = self.retry.call(name, lambda: engine_of(file, name))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from s1batch.errors import SourceError
@@ -18,7 +19,7 @@ from s1batch.readers.resample import SINC_HALF_SAMPLES
 from s1batch.readers.sensors.ahead import ReadAhead
 from s1batch.readers.sensors.axis import TimeAxis, all_offsets_ns, date_text, time_dimension
 from s1batch.readers.sensors.cf_time import time_units
-from s1batch.readers.sensors.lane import Lane, Need, Stored, time_dim_of
+from s1batch.readers.sensors.lane import MOST_KEPT_BYTES, Lane, Need, Stored, time_dim_of
 from s1batch.readers.sensors.lineage import empty_lineage
 from s1batch.readers.sensors.places import Places
 from s1batch.readers.sensors.selection import coordinates_text, names_of, variable_of
@@ -138,9 +139,11 @@ class ReadSession:
             told = None
             try:
                 self._look(stored.need.chunk, lineage)
+                if stored.error is not None and stored.error.reason == "decode_error":
+                    self._look_again(stored.need.chunk, lineage)
                 told = self._told(array, stored.need)
             except SourceError as error:
-                stored.error = stored.error or error
+                stored.error = error if error.reason == "source_changed" else stored.error or error
             found.append(_Loaded(stored, told, lineage))
         return found
 
@@ -163,8 +166,9 @@ class ReadSession:
                 found.append(array.lane.need(chunk, self._margin(chunk)))
             except SourceError:
                 break
-            nbytes += (address.slices[0].stop - address.slices[0].start) * array.lane.info.dtype.itemsize
-            if nbytes > 2 * (64 << 20):
+            width = prod(map(len, found[-1].kept.values()))
+            nbytes += (found[-1].stop - found[-1].start) * width * array.lane.info.dtype.itemsize
+            if nbytes > 2 * MOST_KEPT_BYTES:
                 break
         return found
 
@@ -192,6 +196,14 @@ class ReadSession:
     def _look(self, chunk: Chunk, lineage: dict[str, Any]) -> None:
         facts = self._places.facts(chunk.inputs[0].path)
         lineage["source_sizes"], lineage["source_mtimes_ns"] = [facts.size], [facts.mtime_ns]
+
+    def _look_again(self, chunk: Chunk, lineage: dict[str, Any]) -> None:
+        """Raise `source_changed` where a store is another one than a moment ago, which is why it reads as damaged."""
+        path = chunk.inputs[0].path
+        facts = self._places.facts(path, now=True)
+        if [facts.size] != lineage["source_sizes"] or [facts.mtime_ns] != lineage["source_mtimes_ns"]:
+            lineage["source_sizes"], lineage["source_mtimes_ns"] = [facts.size], [facts.mtime_ns]
+            raise SourceError("source_changed", f"{path} was written again while it was read")
 
     def _array_of(self, chunk: Chunk) -> _Array:
         address = chunk.inputs[0]

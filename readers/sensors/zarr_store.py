@@ -45,7 +45,7 @@ _ROOT_ARRAY = "array"
 
 
 class ZarrStore:
-    """An open Zarr hierarchy.
+    """An open Zarr hierarchy; several threads may read it.
 
     Args:
         where: Absolute path of a folder, or a URL.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import h5py
@@ -10,6 +11,7 @@ import polars as pl
 import pytest
 
 import s1batch
+from s1batch.jobfile import load_job
 from tests.readers.sensors.made import seconds, zarr_array
 
 SCHEMA = {"type": "object", "properties": {"length": {"type": "integer"}, "first": {"type": "string"}}}
@@ -107,3 +109,23 @@ def test_new_stores_are_noticed_and_appended(archive, tmp_path):
 
 def retry(*outcomes):
     return s1batch.RunOptions(retry=outcomes)
+
+
+def tenth(request):
+    """Say that samples 10 to 19 of every window stand out."""
+    interval = {"start_index": 10, "end_index": 19, "channel": None, "kind": "spike", "reason": "it stands out"}
+    return json.dumps({"anomalous": True, "intervals": [interval]})
+
+
+def test_anomalies_are_placed_in_the_array_and_in_time(tmp_path):
+    noise = np.random.default_rng(0).normal(size=(300, 2)).astype("f4")
+    zarr_array(tmp_path / "archive" / "a.zarr", noise, times=seconds(300), attrs={"units": "g"})
+    engine = {"kind": "replay", "function": "tests.readers.sensors.test_run:tenth"}
+    anomaly = {**job(), "window": {"length": 100}, "job": {"kind": "sensor-anomaly"}, "engine": engine}
+    results = s1batch.run(load_job(anomaly, base_dir=tmp_path), tmp_path / "results")
+    rows = results.scan().sort("span_start").collect()
+    assert rows["outcome"].to_list() == ["ok"] * 3
+    placed = [interval for row in rows["intervals"].to_list() for interval in row]
+    assert [interval["start_sample"] for interval in placed] == [10, 110, 210]
+    assert [interval["start_time"].timestamp() - 1_700_000_000 for interval in placed] == [1, 11, 21]
+    assert results.verify().ok

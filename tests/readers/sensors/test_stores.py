@@ -237,18 +237,26 @@ class TestDamage:
 
     def test_an_array_that_shrank_or_went_is_told(self, tmp_path):
         store = zarr_array(tmp_path / "a.zarr", values(300), times=seconds(300))
-        sensors = reader(tmp_path)
-        chunks = [entry.chunk for entry in plan(sensors)[1]]
+        chunks = [entry.chunk for entry in plan(reader(tmp_path))[1]]
+
+        def states():
+            return [record.refusal and record.refusal.reason for record in reader(tmp_path).read(chunks)]
+
         shutil.rmtree(store)
         zarr_array(store, values(150), times=seconds(150))
-        states = [record.refusal and record.refusal.reason for record in sensors.read(chunks)]
-        assert states == [None, "source_changed", "source_changed"]
+        assert states() == [None, "source_changed", "source_changed"]
         shutil.rmtree(store / "v")
-        states = [record.refusal and record.refusal.reason for record in sensors.read(chunks)]
-        assert states == ["source_changed"] * 3
+        assert states() == ["source_changed"] * 3
         shutil.rmtree(store)
+        assert states() == ["source_missing"] * 3
+
+    def test_a_store_that_is_written_while_it_is_read_is_told(self, tmp_path):
+        store = zarr_array(tmp_path / "a.zarr", values(200), times=seconds(200), chunks=(100, 2))
+        sensors = reader(tmp_path)
+        chunks = [entry.chunk for entry in plan(sensors)[1]]
+        (store / "v" / "c" / "1" / "0").write_bytes(b"half of it")
         states = [record.refusal and record.refusal.reason for record in sensors.read(chunks)]
-        assert states == ["source_missing"] * 3
+        assert states == [None, "source_changed"]
 
 
 class TestNames:
