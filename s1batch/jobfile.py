@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from s1batch.blocks import AnySource, AnyTask, SourceSpec, TaskSpec, kinds
 from s1batch.config import Config, placement
 from s1batch.engine.http.spec import HttpEngineSpec
 from s1batch.engine.lmdeploy.spec import LmdeployEngineSpec
@@ -20,41 +21,9 @@ from s1batch.engine.replay import ReplayEngineSpec
 from s1batch.engine.serving.engine_spec import ServedEngineSpec
 from s1batch.engine.serving.spec import Server
 from s1batch.errors import JobFileError, UsageError
-from s1batch.jobs.ask_spec import AskSpec
-from s1batch.jobs.image_describe.spec import ImageDescribeSpec
-from s1batch.jobs.image_qa.spec import ImageQaSpec
-from s1batch.jobs.paper_extract.spec import PaperExtractSpec
-from s1batch.jobs.seismic_pick_spec import SeismicPickSpec
-from s1batch.jobs.sensor_anomaly.spec import SensorAnomalySpec
-from s1batch.jobs.sensor_describe.spec import SensorDescribeSpec
 from s1batch.long_series import CoarseToFineSpec, LongPolicy, LongSeries
-from s1batch.readers.papers.spec import PaperSource
-from s1batch.readers.seismic.spec import SeismicSource
-from s1batch.readers.sensors.spec import SensorsSource
-from s1batch.readers.tables.spec import TableSource
 from s1batch.records import Outcome
 from s1batch.windows import WindowSpec
-
-SourceSpec = Annotated[
-    SeismicSource | SensorsSource | TableSource | PaperSource,
-    Field(discriminator="kind"),
-]
-TaskSpec = Annotated[
-    SeismicPickSpec
-    | AskSpec
-    | SensorAnomalySpec
-    | SensorDescribeSpec
-    | PaperExtractSpec
-    | ImageDescribeSpec
-    | ImageQaSpec,
-    Field(discriminator="kind"),
-]
-
-
-def _kinds(union: Any) -> str:
-    """Return the kinds of a union of blocks, as a message shows them."""
-    blocks = get_args(get_args(union)[0])
-    return ", ".join(repr(tag) for block in blocks for tag in get_args(block.model_fields["kind"].annotation))
 
 
 def _mode(block: Any) -> str:
@@ -278,8 +247,8 @@ def _line(item: ErrorDetails) -> str:
 
 
 _TAGS = {
-    "source": _kinds(SourceSpec),
-    "job": _kinds(TaskSpec),
+    "source": kinds(AnySource),
+    "job": kinds(AnyTask),
     "engine": ", ".join(map(repr, ("reference", "http", "replay", *get_args(Server)))),
 }
 

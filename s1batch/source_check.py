@@ -55,6 +55,8 @@ def check_item(reader: Reader, item: InventoryItem) -> str | None:
     Returns:
         What differs from the plan, in words; None when nothing does. The content is compared when a hash was recorded.
     """
+    if item.status == "unreadable" and not item.mtime_ns:
+        return None  # the plan could not look at it either: it was missing, or its name leads out of the archive
     if isinstance(reader, LooksAtSources):
         try:
             return _difference((item.size, item.mtime_ns), reader.look_at(item.path))

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s1batch.accounting import RATE_TOLERANCE, Account, take_account
+from s1batch.account_windows import RATE_TOLERANCE
+from s1batch.accounting import Account, take_account
 from s1batch.plan_store import PlanStore
 from s1batch.records import OUTCOMES, Address, Chunk, InventoryItem, PlanEntry, Refusal, Slice
 from tests.plans import MINUTE_NS, minutes, stretch, window, write_plan

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from s1batch.assembly import make_job
-from s1batch.jobfile import TaskSpec, load_job
+from s1batch.blocks import TaskSpec
+from s1batch.jobfile import load_job
 
 PAGE = (Path(__file__).parent.parent / "docs" / "jobs.md").read_text()
 FILES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

@@ -64,8 +64,8 @@ def rows(results: Any) -> list[dict[str, Any]]:
 
 
 BAD = {
-    2: ("refused", "preprocess_failed", "truncated"),
-    4: ("unreadable", "unknown_format", "no JPEG, PNG or WebP"),
+    2: ("unreadable", "decode_error", "truncated"),
+    4: ("unreadable", "unknown_format", "no JPEG, PNG, WebP"),
     5: ("unreadable", "source_missing", "missing.png"),
     6: ("unreadable", "not_readable", "outside of source.image_root"),
 }

@@ -20,6 +20,7 @@ SHARED = {
     "canonical",
     "columns",
     "config",
+    "geometry",
     "grid",
     "long_series",
     "paths",

@@ -23,7 +23,7 @@ import polars as pl
 from s1batch.errors import UsageError
 from s1batch.jobs.image_describe.merge import MERGE_COLUMNS, iou
 from s1batch.jobs.image_place import Box
-from s1batch.jobs.scoring.answer_scores import Answers, Measured, ScoreLine, ScoreTable, first_of
+from s1batch.jobs.scoring.answer_scores import Answers, Measured, ScoreLine, ScoreTable, image_labels
 from s1batch.jobs.scoring.shares import by_unit, mean_of, precision_recall
 from s1batch.jobs.scoring.text_metrics import best, rouge_l, token_f1
 from s1batch.jobs.scoring.truth_lines import KEYS, TruthLines
@@ -48,11 +48,11 @@ class ImageMetrics:
     @property
     def columns(self) -> frozenset[str]:
         """What merging looks at, the caption, and which part of an image a row is."""
-        return MERGE_COLUMNS | {"caption", "overview", "source_file"}
+        return MERGE_COLUMNS | {"caption", "overview", "source_file", "row_index"}
 
     def labels(self, rows: pl.DataFrame) -> list[str]:
         """Return the image of each row."""
-        return first_of(rows, "image", "source")
+        return image_labels(rows)
 
     def measure(self, answers: Answers) -> Measured:
         """Return the scores of boxes, and of captions, as far as the truth has them."""

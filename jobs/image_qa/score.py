@@ -19,7 +19,7 @@ from functools import partial
 import polars as pl
 
 from s1batch.errors import UsageError
-from s1batch.jobs.scoring.answer_scores import Answers, Measured, ScoreLine, ScoreTable, first_of
+from s1batch.jobs.scoring.answer_scores import Answers, Measured, ScoreLine, ScoreTable, image_labels
 from s1batch.jobs.scoring.shares import mean_of
 from s1batch.jobs.scoring.text_metrics import anls, best, exact_match, normalised_match
 from s1batch.jobs.scoring.truth_lines import row_keys
@@ -42,7 +42,7 @@ class QaMetrics:
 
     def labels(self, rows: pl.DataFrame) -> list[str]:
         """Return the image of each row."""
-        return first_of(rows, "image", "source")
+        return image_labels(rows)
 
     def measure(self, answers: Answers) -> Measured:
         """Return the scores of the answered rows that the truth has."""

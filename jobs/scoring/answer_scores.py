@@ -126,3 +126,9 @@ def first_of(rows: pl.DataFrame, *names: str) -> list[str]:
     if not present:
         return [""] * rows.height
     return rows.select(pl.coalesce(present).fill_null("")).to_series().to_list()
+
+
+def image_labels(rows: pl.DataFrame) -> list[str]:
+    """Return the image of each row; of one without an answer, its file, or its row where the file is a table."""
+    file = () if "row_index" in rows.columns else ("source_file",)
+    return first_of(rows, "image", *file, "source")

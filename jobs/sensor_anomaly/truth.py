@@ -50,9 +50,21 @@ def windows_of(rows: pl.DataFrame) -> dict[str, StreamWindows]:
 
 
 def stream_names(rows: pl.DataFrame) -> list[str]:
-    """Return the stream of each row: its source, and the variable where there are several."""
-    names = [name for name in ("source", "variable") if name in rows.columns]
-    return [" ".join(dict.fromkeys(filter(None, row))) for row in rows.select(names).iter_rows()]
+    """Return the stream of each row: its source, and the variable where the source does not end with it."""
+    variables = rows["variable"].to_list() if "variable" in rows.columns else [None] * rows.height
+    return [
+        source if not variable or source.endswith(variable) else f"{source} {variable}"
+        for source, variable in zip(rows["source"].to_list(), variables, strict=True)
+    ]
+
+
+def stream_aliases(rows: pl.DataFrame) -> dict[str, set[str]]:
+    """Return what a table of truth may call each stream: its name, its source, its variable."""
+    aliases: dict[str, set[str]] = {}
+    named = [name for name in ("source", "variable") if name in rows.columns]
+    for stream, others in zip(stream_names(rows), rows.select(named).iter_rows(), strict=True):
+        aliases.setdefault(stream, {stream}).update(filter(None, others))
+    return aliases
 
 
 def axis(rows: pl.DataFrame, time: str, span: str) -> list[int | None]:
@@ -76,12 +88,12 @@ def true_events(
     stop = truth.find("end", "end_time", "stop", "end_index", "end_sample")
     counts_samples = start in ("start_index", "start_sample")
     timed = "start" in rows.columns and rows["start"].is_not_null().any()
-    rates = _rates(rows)
+    rates, aliases = _rates(rows), stream_aliases(rows)
     events: dict[str, list[Interval]] = {}
     elsewhere = 0
     for number in range(len(truth.lines)):
         name = truth.value(number, source) if source is not None else next(iter(streams))
-        names = [stream for stream in streams if stream == name or name in stream.split(" ")]
+        names = [stream for stream in streams if name in aliases[stream]]
         elsewhere += not names
         for stream in names:
             rate_hz = rates.get(stream)

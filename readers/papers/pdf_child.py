@@ -35,15 +35,14 @@ MEMORY_BYTES = 8 * 2**30
 MOST_ALTERNATIONS = 0.15
 """Share of successive lines on different sides of the gutter from which on columns are told apart."""
 
-SAMPLED_CHARS = 40
+SAMPLED_CHARS = 32
+SAMPLED_LINES = 24
 _SCATTER = [random.Random(number).randrange(10**6) for number in range(97)]
 
 _LIGATURES = str.maketrans(
     {"\ufb00": "ff", "\ufb01": "fi", "\ufb02": "fl", "\ufb03": "ffi", "\ufb04": "ffl", "\ufb05": "st", "\ufb06": "st"}
 )
 _LIGATURE = re.compile("[\ufb00-\ufb06]")
-_BREAK = re.compile("[\x02\ufffe]\r?\n?")
-_JOINED = re.compile("(?<=[a-zß-ÿ])(?:[\x02\ufffe]\r?\n?|[-\u2010]\r?\n)(?=[a-zß-ÿ])|\u00ad\r?\n?")
 _ENDING_SPACE = re.compile(r"[ \t]+(?=\r?\n|\Z)")
 _CONTROL = bytes(code for code in range(32) if code not in b"\t\n\f")
 _CAPTION = re.compile(r"^(?:fig(?:ure)?s?\.?|scheme|plate|chart)\s*[\dIVXS]", re.I)
@@ -55,13 +54,28 @@ def clean(text: str) -> str:
     PDFium writes U+0002 for a hyphen at the end of a line. Between small letters it parts a word; elsewhere it may be
     that of `Fe-56` or a minus, and stays.
     """
-    if "\x02" in text or "-\r\n" in text or not text.isascii():
-        text = _BREAK.sub("-", _JOINED.sub("", text))
+    if not text.isascii():
+        text = text.replace("\ufffe", "\x02").replace("\u00ad\r\n", "").replace("\u00ad", "")
+        text = text.replace("\u2010\r\n", "-\r\n")
         if _LIGATURE.search(text):
             text = text.translate(_LIGATURES)
+    for mark, kept in (("\x02\r\n", "-"), ("\x02", "-"), ("-\r\n", "-\n")):
+        if mark in text:
+            text = rejoined(text, mark, kept)
     # As bytes, because that is many times faster; no other character of UTF-8 holds these.
     raw = text.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "ignore")
     return raw.translate(None, _CONTROL).decode("utf-8").strip()
+
+
+def rejoined(text: str, mark: str, kept: str) -> str:
+    """Return a text with a mark taken out between small letters, and replaced elsewhere."""
+    parts = text.split(mark)
+    pieces = parts[:1]
+    for before, after in pairwise(parts):
+        if not (before[-1:].islower() and after[:1].islower()):
+            pieces.append(kept)
+        pieces.append(after)
+    return "".join(pieces)
 
 
 def page_text(textpage: Any) -> str:
@@ -77,16 +91,17 @@ def wanders(textpage: Any) -> bool:
 
     They do where the lines of columns alternate, and in lines as wide as the page; not where columns follow each other.
     """
-    count = pdfium_c.FPDFText_CountChars(textpage)
-    left, right, bottom, top = (ctypes.c_double() for _ in range(4))
-    refs = [ctypes.byref(value) for value in (left, right, bottom, top)]
+    raw = textpage.raw
+    count = pdfium_c.FPDFText_CountChars(raw)
+    x, y = ctypes.c_double(), ctypes.c_double()
+    ref_x, ref_y = ctypes.byref(x), ctypes.byref(y)
     places: list[float] = []
     step = max(count // SAMPLED_CHARS, 1)
     for number in range(count // step):
         # Not evenly: a step as long as two lines would always meet the same column.
         index = number * step + _SCATTER[number % len(_SCATTER)] % step
-        if pdfium_c.FPDFText_GetCharBox(textpage, index, *refs) and right.value > left.value:
-            places.append(left.value)
+        if pdfium_c.FPDFText_GetCharOrigin(raw, index, ref_x, ref_y):
+            places.append(x.value)
     middle = (min(places) + max(places)) / 2 if places else 0.0
     sides = [place > middle for place in places]
     return sum(a != b for a, b in pairwise(sides)) > MOST_ALTERNATIONS * len(sides)
@@ -97,12 +112,12 @@ def find_gutter(textpage: Any) -> float | None:
     count = textpage.count_rects()
     if count < 12:
         return None
-    left, top, right, bottom = (ctypes.c_double() for _ in range(4))
-    refs = [ctypes.byref(value) for value in (left, top, right, bottom)]
-    boxes: list[tuple[float, float]] = []
-    for index in range(count):
-        pdfium_c.FPDFText_GetRect(textpage, index, *refs)
-        boxes.append((left.value, right.value))
+    # Most pages have one column, which a few of their lines tell.
+    few = boxes_of(textpage, range(0, count, count // SAMPLED_LINES | 1))  # an odd step meets both of two columns
+    middle = (min(box[0] for box in few) + max(box[1] for box in few)) / 2
+    if sum(box[0] >= middle for box in few) < 0.15 * len(few) or sum(box[1] <= middle for box in few) < 0.15 * len(few):
+        return None
+    boxes = boxes_of(textpage, range(count))
     low, high = min(box[0] for box in boxes), max(box[1] for box in boxes)
     middle = (low + high) / 2
     # Sides of the lines about the middle; a title or a wide figure crosses it, and is neither.
@@ -119,6 +134,17 @@ def find_gutter(textpage: Any) -> float | None:
     # Words of one wide column lie on both sides, too; the left edges of a true column lie on one line.
     aligned = sum(start - begins < 0.06 * (high - low) for start in starts)
     return (ends + begins) / 2 if begins > ends and aligned > 0.5 * len(starts) else None
+
+
+def boxes_of(textpage: Any, indices: range) -> list[tuple[float, float]]:
+    """Return the left and right edges of stretches of text, in points."""
+    left, top, right, bottom = (ctypes.c_double() for _ in range(4))
+    refs = [ctypes.byref(value) for value in (left, top, right, bottom)]
+    boxes: list[tuple[float, float]] = []
+    for index in indices:
+        pdfium_c.FPDFText_GetRect(textpage.raw, index, *refs)
+        boxes.append((left.value, right.value))
+    return boxes
 
 
 def in_columns(textpage: Any, gutter: float) -> str:

@@ -1,4 +1,4 @@
-"""The images that rows of a table name or hold."""
+"""The images that rows of a table name or hold; they are converted as those of the reader of images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from s1batch.errors import SourceError
 from s1batch.paths import encode_path
+from s1batch.readers.images.single import part_of_bytes, part_of_file
 from s1batch.records import ImagePart
 
 LARGEST_FILE_BYTES = 64 * 2**20
@@ -46,9 +47,9 @@ class ImageColumns:
                 if isinstance(value, str):
                     path = self._path(value)
                     files.append(encode_path(path.relative_to(self._top)))
-                    parts.append(_image(_content(path, value), value))
+                    parts.append(_from_file(path, value))
                 elif isinstance(value, bytes):
-                    parts.append(_image(value, name))
+                    parts.append(_from_bytes(value, name))
                 else:
                     kind = type(value).__name__
                     raise SourceError("source_missing", f"the column {name!r} holds no image but a {kind}")
@@ -83,27 +84,27 @@ def _each(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _content(path: Path, name: str) -> bytes:
+def _from_file(path: Path, name: str) -> ImagePart:
+    shown = name[:_LONGEST_NAME]
     try:
         if not path.is_file():
-            raise SourceError("source_missing", f"there is no image {name[:_LONGEST_NAME]!r}")
+            raise SourceError("source_missing", f"there is no image {shown!r}")
         if path.stat().st_size > LARGEST_FILE_BYTES:
             raise SourceError("not_readable", f"{name} is larger than {LARGEST_FILE_BYTES // 2**20} MB")
-        return path.read_bytes()
+        return part_of_file(str(path), shown)
+    except SourceError as error:
+        detail = error.detail if shown in error.detail else f"{shown!r}: {error.detail}"
+        raise SourceError(error.reason, detail) from error
     except (OSError, ValueError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or "it cannot be read"
-        raise SourceError("not_readable", f"{name[:_LONGEST_NAME]!r}: {why}") from error
+        raise SourceError("not_readable", f"{shown!r}: {why}") from error
 
 
-def _image(data: bytes, name: str) -> ImagePart:
-    if not data:
-        raise SourceError("empty_file", f"the image {name} is empty")
-    for begin, mime in ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png")):
-        if data.startswith(begin):
-            return ImagePart(data, mime)
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return ImagePart(data, "image/webp")
-    raise SourceError("unknown_format", f"the image {name} is no JPEG, PNG or WebP")
+def _from_bytes(data: bytes, column: str) -> ImagePart:
+    try:
+        return part_of_bytes(data)
+    except SourceError as error:
+        raise SourceError(error.reason, f"the image in {column}: {error.detail}") from error
 
 
 def _names(fields: Mapping[str, Any]) -> str:

@@ -18,7 +18,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from s1batch.accounting import RATE_TOLERANCE, Account, take_account
+from s1batch.account_windows import RATE_TOLERANCE
+from s1batch.accounting import Account, take_account
 from s1batch.errors import ResultsError
 from s1batch.outcome_ranks import OutcomeRanks
 from s1batch.plan_columns import PLAN

@@ -263,7 +263,7 @@ def main() -> None:
         head = ("what", "bare: CPU s", "s1batch: CPU s", "MB/s", "of bare", "wanted")
         print(table(f"Papers against the bare libraries ({load()})", head, rows))
         memory_head = ("corpus", "MB", "papers", "plan: peak MB", "wall s", "exit", "run: peak MB", "wall s", "exit")
-        print(table(f"Memory as a corpus grows ({load()})", memory_head, memory(folder, mb / 4)))
+        print(table(f"Memory as a corpus grows ({load()})", memory_head, memory(folder, mb / 5)))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pyarrow as pa
 from PIL import Image
 from pydantic import TypeAdapter
 
-from s1batch.jobfile import TaskSpec
+from s1batch.blocks import TaskSpec
 from s1batch.jobs.base import Job, Settings
 from s1batch.jobs.scoring.answer_scores import AnswerMetrics, Answers, Measured
 from s1batch.jobs.scoring.bootstrap import Estimate, Resampling

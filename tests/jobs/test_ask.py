@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from s1batch.blocks import TaskSpec
 from s1batch.config import answer_fields
 from s1batch.errors import JobFileError, SourceError
-from s1batch.jobfile import TaskSpec
 from s1batch.jobs.ask import AskJob
 from s1batch.jobs.ask_spec import AskSpec
 from s1batch.jobs.base import Settings

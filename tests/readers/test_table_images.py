@@ -56,9 +56,9 @@ def test_an_image_is_a_path_bytes_a_struct_of_either_or_a_list(folder: Path) -> 
         ("/etc/passwd", "not_readable", "outside of source.image_root"),
         ("a\0.png", "source_missing", "there is no image"),
         ("x" * 5000, "not_readable", "too long"),
-        ("text.png", "unknown_format", "no JPEG, PNG or WebP"),
+        ("text.png", "unknown_format", "no JPEG, PNG, WebP"),
         ("empty.png", "empty_file", "is empty"),
-        (b"GIF89a", "unknown_format", "no JPEG, PNG or WebP"),
+        (b"GIF89a", "unknown_format", "no JPEG, PNG, WebP"),
     ],
 )
 def test_what_is_no_image_has_a_reason(value: Any, reason: str, said: str, folder: Path) -> None:

@@ -88,6 +88,12 @@ class TestTruth:
         found, _ = scored([row(0, 0, 10, (2, 6))], times((2, 6), source="b"))
         assert found.notes == ("truth: 1 lines are of streams that the results do not have",)
 
+    @pytest.mark.parametrize("name", ["a b.zarr/temp", "temp"])
+    def test_a_stream_is_named_by_its_source_or_its_variable(self, name):
+        rows = [row(0, 0, 10, (2, 6), source="a b.zarr/temp", variable="temp"), row(1, 0, 10, source="x", variable="y")]
+        _, tables = scored(rows, times((2, 6), source=name))
+        assert values(tables["IoU >= 0.5"][0].estimates)["F1"] == 1.0
+
     def test_of_several_streams_the_truth_must_name_one(self):
         rows = [row(0, 0, 10), row(1, 0, 10, source="b")]
         with pytest.raises(UsageError, match="no column says which stream an anomaly is in"):

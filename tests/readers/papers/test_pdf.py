@@ -118,6 +118,20 @@ def test_unreadable_pdfs_are_one_row_each(tmp_path: Path) -> None:
     assert texts(reader.read([entries[-1].chunk])) == ["A good one."]
 
 
+def test_drawings_without_text_that_another_program_wrote_are_rows_too(tmp_path: Path) -> None:
+    import matplotlib as mpl
+
+    shipped = sorted((Path(mpl.get_data_path()) / "images").glob("*.pdf"))
+    assert len(shipped) > 5
+    for path in shipped:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    items, entries = planned(make_reader(tmp_path, "*.pdf", pdf_processes=2))
+    assert [item.path for item in items] == [path.name for path in shipped]
+    for item, entry in zip(items, entries, strict=True):
+        assert (item.status == "selected") == (entry.refusal is None)
+        assert entry.refusal is None or "no text on" in entry.refusal.detail
+
+
 FRAGILE = """
 import os, runpy, sys, time
 module = runpy.run_path({child!r}, run_name="fragile")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import sqlite3
 from collections.abc import Generator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, cast
 
 import polars as pl
 import pytest
+import yaml
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -79,6 +81,36 @@ def test_a_run_over_damaged_papers_has_a_row_for_everything_and_verifies(tmp_pat
     assert account["bytes"].unreadable == account["bytes"].archive > 0
     again = s1batch.run(job, tmp_path / "out")
     assert again.summary.added == 0
+
+
+def test_quotes_are_found_at_their_characters_of_the_whole_paper(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    text = SENTENCES * 40 + "The sea rose by 5 % in 2010. " + SENTENCES * 40
+    (folder / "a.jsonl").write_bytes(lines_of([{"id": "p", "text": text}]))
+    job = ask(folder, passages={"tokens": 300, "overlap": 30})
+    job["job"] = {"kind": "paper-extract"}
+    job["engine"] = {"kind": "replay", "function": "tests.test_science_jobs:rise"}
+    rows = s1batch.run(job, tmp_path / "out").scan().collect()
+    assert rows.height > 5
+    found = [claim for claims in rows["claims"] for claim in claims if claim["verified"]]
+    assert {text[claim["char_start"] : claim["char_end"]] for claim in found} == {"rose by 5 % in 2010"}
+    assert set(rows["paper"]) == {"p"}
+
+
+def test_a_run_of_a_manifest_that_leads_elsewhere_verifies(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (tmp_path / "out.md").write_text("secret")
+    (folder / "a.md").write_text("Fine.")
+    pl.DataFrame({"path": ["a.md", "../out.md", "gone.md"]}).write_csv(folder / "list.csv")
+    job = ask(folder)
+    job["source"] = {"kind": "papers", "manifest": str(folder / "list.csv"), "cache": "off"}
+    results = s1batch.run(job, tmp_path / "out")
+    assert sorted(results.scan().collect()["outcome"]) == ["ok", "unreadable", "unreadable"]
+    assert results.verify(sources=True).ok
+    (folder / "a.md").write_text("Changed.")
+    assert not results.verify(sources=True).ok
 
 
 def test_a_paper_that_changed_between_plan_and_run_is_a_row(tmp_path: Path) -> None:
@@ -220,6 +252,15 @@ def test_names_that_came_before_are_known_however_many_there_are(monkeypatch: py
     repeats = Repeats()
     assert not any(repeats.add(f"n{number}") for number in range(50))
     assert all(repeats.add(f"n{number}") for number in range(50))
+
+
+def test_the_job_files_of_the_documentation_load() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "papers.md").read_text()
+    blocks = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    [whole, fields] = blocks
+    assert load_job(whole).spec.source.kind == "papers"
+    source = {**whole["source"], **fields}
+    assert load_job({**whole, "source": source}).spec.source.kind == "papers"
 
 
 class TestFiles:

@@ -1,0 +1,1 @@
+"""Images: photographs, figures, micrographs, scans, sky surveys and maps, whole or cut into tiles."""
