@@ -180,10 +180,8 @@ def _shape(series: Series) -> dict[str, Any]:
 
 
 def _window(record: Record) -> dict[str, str]:
-    chunk = record.chunk
-    if chunk.dim != "time_ns" or chunk.start is None or chunk.stop is None:
-        return {}
-    return {"start": format_ns(chunk.start), "end": format_ns(chunk.stop)}
+    times = record.chunk.times_ns
+    return {} if times is None else {"start": format_ns(times[0]), "end": format_ns(times[1])}
 
 
 def _amplitude(series: Series) -> dict[str, dict[str, float]]:

@@ -48,3 +48,15 @@ class KnowsValues(Protocol):
 
     def values_of(self, chunks: Sequence[Chunk], names: Sequence[str]) -> Iterator[Mapping[str, Any] | Refusal]:
         """Yield values and lineage of each chunk by name, at least those that are asked for and there, or why not."""
+
+
+@runtime_checkable
+class LooksAtSources(Protocol):
+    """A reader whose sources are not all plain files: it says itself what they look like from outside."""
+
+    def look_at(self, path: str) -> tuple[int, int]:
+        """Return size in bytes and time of the last change (ns) of a source now, as its inventory item has them.
+
+        Raises:
+            SourceError: It is not there or cannot be reached.
+        """

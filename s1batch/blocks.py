@@ -18,9 +18,10 @@ from s1batch.readers.join.spec import JoinSource
 from s1batch.readers.papers.spec import PaperSource
 from s1batch.readers.results.spec import ResultsSource
 from s1batch.readers.seismic.spec import SeismicSource
+from s1batch.readers.sensors.spec import SensorsSource
 from s1batch.readers.tables.spec import TableSource
 
-AnySingleSource = SeismicSource | TableSource | PaperSource | ImageSource | ResultsSource
+AnySingleSource = SeismicSource | SensorsSource | TableSource | PaperSource | ImageSource | ResultsSource
 SingleSource = Annotated[AnySingleSource, Field(discriminator="kind")]
 """What a join may join."""
 

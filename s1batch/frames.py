@@ -86,7 +86,7 @@ class FrameNamespace:
             if system is not None:
                 task["system"] = system
             if schema is not None:
-                task["schema"] = _schema(schema)
+                task["schema"] = plain_schema(schema)
             if sampling is not None:
                 task["sampling"] = dict(sampling)
             if render != "series":
@@ -124,7 +124,12 @@ def _names(given: str | Sequence[str]) -> list[str]:
     return [given] if isinstance(given, str) else list(given)
 
 
-def _schema(schema: Mapping[str, Any] | str | type) -> Mapping[str, Any] | str:
+def plain_schema(schema: Mapping[str, Any] | str | type) -> Mapping[str, Any] | str:
+    """Return a schema as a job file holds it.
+
+    Raises:
+        TypeError: A class that is no pydantic model.
+    """
     if isinstance(schema, type):
         from pydantic import BaseModel
 

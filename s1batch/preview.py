@@ -63,8 +63,9 @@ def preview_lines(loaded: LoadedJob, count: int, plots: Path | None, *, offline:
 
 def _span(entry: PlanEntry) -> str:
     chunk = entry.chunk
-    if chunk.dim == "time_ns" and chunk.start is not None and chunk.stop is not None:
-        return f"{format_ns(chunk.start)} to {format_ns(chunk.stop)}"
+    times = chunk.times_ns
+    if times is not None:
+        return f"{format_ns(times[0])} to {format_ns(times[1])}"
     return f"{chunk.dim} {chunk.start} to {chunk.stop}"
 
 
