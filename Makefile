@@ -28,9 +28,12 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Each in its default size, some of them smaller than in docs/performance.md; --help of a script names the larger ones.
 bench: $(STAMP)
 	@for script in tests/benchmarks/bench_*.py; do \
-		name=$$(basename $$script .py); echo "== $$name"; $(BIN)/python -m tests.benchmarks.$$name || exit 1; \
+		name=$$(basename $$script .py); echo "== $$name"; began=$$(date +%s); \
+		$(BIN)/python -m tests.benchmarks.$$name || exit 1; \
+		echo "== $$name took $$(($$(date +%s) - began)) s"; \
 	done
 
 # GPU_PYTHON names the Python of an environment that is there already; CHECKS some of the checks.

@@ -210,7 +210,11 @@ class Rules:
                 "put the channels into one series of shape (T, C)",
             )
         if shape.series and shape.images and not self.series_with_images:
-            return _refuse("series_with_image", f"{self.name} takes a series or images in one request, not both")
+            return _refuse(
+                "series_with_image",
+                f"{self.name} takes a series or images in one request, not both; `job.render: image` sends a plot in "
+                "place of the series",
+            )
         for series in shape.series:
             if refusal := self._one_series_refusal(series):
                 return refusal

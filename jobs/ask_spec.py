@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
+from s1batch.jobs.drawing_spec import DrawingTask
 from s1batch.jobs.tools.spec import ToolsConfig
 
 if TYPE_CHECKING:
     from s1batch.jobs.base import Job
 
 
-class AskSpec(ToolsConfig):
+class AskSpec(ToolsConfig, DrawingTask):
     """A question of your own about each piece of the archive."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -33,6 +34,17 @@ class AskSpec(ToolsConfig):
         "auto", description="auto sends the time series or the images with the question"
     )
 
+    @model_validator(mode="after")
+    def _sends_what_it_draws(self) -> AskSpec:
+        if self.attach == "none" and self.render != "series":
+            raise ValueError("render has no meaning with `attach: none`, which sends no series; leave one of them out")
+        return self
+
+    @property
+    def sends_series(self) -> bool:
+        """Whether series are sent as such."""
+        return self.attach == "auto" and self.render != "image"
+
     def build(self, base_dir: Path) -> Job:
         """Make the job."""
         from s1batch.jobs.answers import AnswerSchema
@@ -50,6 +62,7 @@ class AskSpec(ToolsConfig):
             guided=self.guided,
             repairs=self.repair,
             attach=self.attach,
+            drawing=self.drawing,
             toolbox=self.toolbox(base_dir),
         )
         return AskJob(question=question)

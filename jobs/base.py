@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from s1batch.columns import Column
 from s1batch.records import Answer, ModelIdentity, PlanEntry, Record, Request, Response, Sampling
@@ -22,6 +22,17 @@ class Settings:
     model: ModelIdentity
     sampling: Sampling
     seed: int = 0
+
+
+@runtime_checkable
+class ChoosesMedia(Protocol):
+    """What a job has besides that does not send every series and image of a record as it is."""
+
+    def sends(self, entry: PlanEntry) -> PlanEntry:
+        """Return the entry with the series and images that the question really holds; pure.
+
+        Only `series`, `further_series`, `images` and `image_sizes` may differ.
+        """
 
 
 class Job(Protocol):

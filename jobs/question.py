@@ -9,14 +9,15 @@ the note about them, which differ from record to record, follow.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from s1batch.errors import SourceError
 from s1batch.jobs.answers import AnswerSchema
+from s1batch.jobs.drawing import AS_SERIES, Drawing
 from s1batch.jobs.repair import MENDED, repair_request
 from s1batch.jobs.template import PromptTemplate, names_of
-from s1batch.records import Answer, Fields, Message, Part, Record, Request, Response, Series, SeriesPart, TextPart
+from s1batch.records import Answer, Fields, Message, Part, PlanEntry, Record, Request, Response, TextPart
 from s1batch.special_tokens import neutralise
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Question:
         guided: Whether the engine is told the schema.
         repairs: How often the model is asked to mend an answer that does not fit.
         attach: `auto` sends the record's series and images; `none` keeps them out.
+        drawing: Whether series are sent as such, as plots, or as both.
         toolbox: Tools that the model may call before it answers.
     """
 
@@ -50,6 +52,7 @@ class Question:
     guided: bool = True
     repairs: int = 0
     attach: Attach = "auto"
+    drawing: Drawing = AS_SERIES
     toolbox: Toolbox | None = None
 
     @property
@@ -59,13 +62,20 @@ class Question:
         schema = self.schema.text if self.schema else None
         tools = [self.toolbox.text, self.toolbox.choice, self.toolbox.max_turns] if self.toolbox else []
         note = [{"note": self.note.source}] if self.note else []
-        return [system, self.prompt.source, schema, self.show_schema, self.guided, self.attach, *tools, *note]
+        drawn = self.drawing.identity
+        return [system, self.prompt.source, schema, self.show_schema, self.guided, self.attach, *tools, *note, *drawn]
 
     @property
     def names(self) -> frozenset[str]:
         """The names that the templates use."""
         templates = (self.prompt, self.note, self.system)
         return frozenset().union(*(template.names for template in templates if template is not None))
+
+    def sends(self, entry: PlanEntry) -> PlanEntry:
+        """Return the entry with the media that are sent: none without `attach`, plots in place of series."""
+        if self.attach == "none":
+            return replace(entry, series=None, further_series=(), images=0, image_sizes=())
+        return self.drawing.sends(entry)
 
     def outline(self, known: Mapping[str, Any] | None = None) -> str:
         """Return the prompt before reading; a template that needs more than what is known stands as it is written."""
@@ -99,10 +109,10 @@ class Question:
             more: The job's own names for the templates, which go before those of the record.
 
         Raises:
-            SourceError: A template fails on this record.
+            SourceError: A template fails on this record, or its series cannot be drawn.
         """
         names = {**names_of(record, self.names), **(more or {})}
-        media = media_of(record) if self.attach == "auto" else ()
+        media = self.drawing.parts(record) if self.attach == "auto" else ()
         question = self.prompt.render(names)
         shared, neutralised = neutralise(self.schema_text())
         neutralised += question.neutralised
@@ -146,21 +156,6 @@ class Question:
     def _form(self) -> str:
         text = "" if self.schema is None else self.schema.text
         return f"Answer with one JSON object that fits this JSON Schema, and nothing else:\n{text}\n"
-
-
-def media_of(record: Record) -> tuple[Part, ...]:
-    """Return the series and images of a record, in the order in which they are sent."""
-    payload = record.payload
-    series = tuple(SeriesPart(values_TC=each.values_TC, rate_hz=each.rate_hz) for each in series_of(record))
-    return (*series, *payload.images) if isinstance(payload, Fields) else series
-
-
-def series_of(record: Record) -> tuple[Series, ...]:
-    """Return the series of a record, in their order."""
-    payload = record.payload
-    if isinstance(payload, Series):
-        return (payload,)
-    return payload.series if isinstance(payload, Fields) else ()
 
 
 def value_of(record: Record, name: str, otherwise: Any = None) -> Any:

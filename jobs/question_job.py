@@ -52,6 +52,10 @@ class QuestionJob(ABC):
             names = {"steps": entry.series.steps, "rate_sent_hz": entry.series.rate_hz}
         return self.question.outline(names)
 
+    def sends(self, entry: PlanEntry) -> PlanEntry:
+        """Return the entry with the series and images that the question really holds."""
+        return self.question.sends(entry)
+
     @property
     def pieces(self) -> tuple[str | None, ...]:
         """System message, tools, schema, question; then the media; then the note."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from s1batch.errors import JobFileError
+from s1batch.jobs.drawing_spec import DrawingTask
 from s1batch.jobs.tools.spec import ToolsConfig
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from s1batch.jobs.question import Question
 
 
-class QuestionConfig(ToolsConfig):
+class QuestionConfig(ToolsConfig, DrawingTask):
     """A `job:` block whose question can be changed in every part; what stands here is its form."""
 
     prompt: str = Field(min_length=1, description="Jinja2 template of the question, before the data")
@@ -50,6 +51,7 @@ class QuestionConfig(ToolsConfig):
             show_schema=self.show_schema,
             guided=self.guided,
             repairs=self.repair,
+            drawing=self.drawing,
             toolbox=self.toolbox(base_dir),
         )
 

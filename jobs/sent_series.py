@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from s1batch.errors import SourceError
-from s1batch.jobs.question import number_of, series_of, value_of
+from s1batch.jobs.question import number_of, value_of
+from s1batch.jobs.template import series_of
 from s1batch.records import Record, Series
 
 _NO_SAMPLES = frozenset({"time_ns", "rows", "bytes", "chars", "x", "y"})

@@ -115,6 +115,11 @@ class TaskConfig(Config):
     sampling: SamplingSpec = Field(SamplingSpec(), description="how tokens are chosen")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampling")
 
+    @property
+    def sends_series(self) -> bool:
+        """Whether series are sent as such, so that what the engine takes limits their length."""
+        return True
+
     @abstractmethod
     def build(self, base_dir: Path) -> Job:
         """Make the job.

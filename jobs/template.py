@@ -134,27 +134,54 @@ def names_of(record: Record, wanted: Collection[str] = ()) -> dict[str, Any]:
     """Return what a template may use for a record.
 
     The reader's lineage and, for a row of a table, its fields, which go first; `start` and `end` of a window (UTC);
-    `peak` and `rms` of a series by channel (largest absolute value and root mean square about the mean, in the unit of
-    the series), because an engine normalises the series and the model never sees its amplitude.
+    `series`, the shape of each series that comes with it (`steps`, `channels`, `rate_hz`, `units`); `peak` and `rms` of
+    a series by channel (largest absolute value and root mean square about the mean, in the unit of the series), because
+    an engine normalises the series and the model never sees its amplitude. Where several series come with a record,
+    `peak` and `rms` are lists in their order.
 
     Args:
         record: The record, with its payload.
         wanted: The names that are used; `peak` and `rms` are computed only when they are among them.
     """
     fields = dict(record.payload.values) if isinstance(record.payload, Fields) else {}
-    names = {**_window(record), **record.lineage, **fields, "lineage": dict(record.lineage)}
+    series = series_of(record)
+    names: dict[str, Any] = {"series": [_shape(each) for each in series]} if "series" in wanted else {}
+    names |= {**_window(record), **record.lineage, **fields, "lineage": dict(record.lineage)}
     if isinstance(record.payload, Fields):
         names["fields"] = fields
-    if isinstance(record.payload, Series) and not {"peak", "rms"}.isdisjoint(wanted):
-        names.update(_amplitude(record.payload))
+    if series and not {"peak", "rms"}.isdisjoint(wanted):
+        found = [_amplitude(each) for each in series]
+        # A column of the user's own keeps its name.
+        names |= {
+            name: found[0][name] if len(found) == 1 else [each[name] for each in found]
+            for name in ("peak", "rms")
+            if name not in fields
+        }
     return names
 
 
+def series_of(record: Record) -> tuple[Series, ...]:
+    """Return the time series that come with a record, in the order in which they are sent."""
+    payload = record.payload
+    if isinstance(payload, Series):
+        return (payload,)
+    return payload.series if isinstance(payload, Fields) else ()
+
+
+def _shape(series: Series) -> dict[str, Any]:
+    steps = series.values_TC.shape[0]
+    return {
+        "steps": steps,
+        "channels": list(series.channels),
+        "rate_hz": series.rate_hz,
+        "units": series.units,
+        "seconds": steps / series.rate_hz,
+    }
+
+
 def _window(record: Record) -> dict[str, str]:
-    chunk = record.chunk
-    if chunk.dim != "time_ns" or chunk.start is None or chunk.stop is None:
-        return {}
-    return {"start": format_ns(chunk.start), "end": format_ns(chunk.stop)}
+    times = record.chunk.times_ns
+    return {} if times is None else {"start": format_ns(times[0]), "end": format_ns(times[1])}
 
 
 def _amplitude(series: Series) -> dict[str, dict[str, float]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from s1batch.columns import Column
-from s1batch.records import Chunk, InventoryItem, PlanEntry, Record
+from s1batch.records import Chunk, InventoryItem, PlanEntry, Record, Refusal
 
 
 class Reader(Protocol):
@@ -39,4 +39,24 @@ class Reader(Protocol):
         """Yield one record for each chunk, in the order given, opening each file once per call where that pays.
 
         A chunk that cannot be read yields a record with a `refusal`; nothing is raised for bad data.
+        """
+
+
+@runtime_checkable
+class KnowsValues(Protocol):
+    """What a reader has besides that can tell single values of a chunk without reading all of it."""
+
+    def values_of(self, chunks: Sequence[Chunk], names: Sequence[str]) -> Iterator[Mapping[str, Any] | Refusal]:
+        """Yield values and lineage of each chunk by name, at least those that are asked for and there, or why not."""
+
+
+@runtime_checkable
+class LooksAtSources(Protocol):
+    """A reader whose sources are not all plain files: it says itself what they look like from outside."""
+
+    def look_at(self, path: str) -> tuple[int, int]:
+        """Return size in bytes and time of the last change (ns) of a source now, as its inventory item has them.
+
+        Raises:
+            SourceError: It is not there or cannot be reached.
         """

@@ -9,10 +9,18 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import translate
 
 from s1batch.errors import UsageError
+
+IsWhole = Callable[[str], bool]
+"""Tells whether a folder stands for one file, as a Zarr store does: nothing inside of it is looked at."""
+
+
+def never(folder: str) -> bool:
+    """Return False: no folder stands for a file."""
+    return False
 
 
 def absolute(path: str, base_dir: str | os.PathLike[str]) -> str:
@@ -84,7 +92,7 @@ def split_pattern(pattern: str) -> tuple[str, list[str]]:
     return folder or (os.sep if pattern.startswith(os.sep) else ""), [part for part in parts[fixed:] if part]
 
 
-def expand(folder: str, parts: list[str]) -> Iterator[str]:
+def expand(folder: str, parts: list[str], is_whole: IsWhole = never) -> Iterator[str]:
     """Yield what a pattern matches below a folder: files, broken links, and folders that cannot be listed.
 
     `*`, `?` and `[...]` match within one name, `**` any number of folders; names that begin with a dot only match
@@ -93,19 +101,20 @@ def expand(folder: str, parts: list[str]) -> Iterator[str]:
     Args:
         folder: Where to start, absolute.
         parts: The pattern, part by part.
+        is_whole: Tells folders that come back like files.
     """
     part, rest = parts[0], parts[1:]
     if part == "**":
         # `**` at the end means every file below.
-        for inner in _descend(folder):
-            yield from expand(inner, rest or ["*"])
+        for inner in _descend(folder, is_whole):
+            yield from expand(inner, rest or ["*"], is_whole)
         return
     if not glob.has_magic(part):
         path = os.path.join(folder, part)
         if rest:
             if os.path.isdir(path):
-                yield from expand(path, rest)
-        elif _is_wanted(path):
+                yield from expand(path, rest, is_whole)
+        elif _is_wanted(path) or (os.path.isdir(path) and is_whole(path)):
             yield path
         return
     entries = list_folder(folder)
@@ -120,10 +129,10 @@ def expand(folder: str, parts: list[str]) -> Iterator[str]:
         if matches(entry.name) is None:
             continue
         if not rest:
-            if _is_wanted(entry.path):
+            if _is_wanted(entry.path) or (is_folder(entry) and is_whole(entry.path)):
                 yield entry.path
-        elif is_folder(entry):
-            yield from expand(entry.path, rest)
+        elif is_folder(entry) and not is_whole(entry.path):
+            yield from expand(entry.path, rest, is_whole)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -140,7 +149,7 @@ def list_folder(folder: str) -> list[os.DirEntry[str]] | None:
         return None
 
 
-def _descend(top: str) -> Iterator[str]:
+def _descend(top: str, is_whole: IsWhole) -> Iterator[str]:
     """Yield a folder and all below it, each once: real folders first, then those that only links lead to."""
     seen: set[tuple[int, int]] = set()
     links = [top]
@@ -158,7 +167,7 @@ def _descend(top: str) -> Iterator[str]:
             yield folder
             below: list[str] = []
             for entry in list_folder(folder) or ():
-                if entry.name.startswith(".") or not is_folder(entry):
+                if entry.name.startswith(".") or not is_folder(entry) or is_whole(entry.path):
                     continue
                 (links if entry.is_symlink() else below).append(entry.path)
             waiting += reversed(below)

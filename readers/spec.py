@@ -47,6 +47,11 @@ class SourceConfig(Config):
     windowed: ClassVar[bool] = False
     waveforms: ClassVar[bool] = False
 
+    @property
+    def cuts_series(self) -> bool:
+        """Whether `window:` and `long_series:` mean something here."""
+        return type(self).windowed
+
     @abstractmethod
     def build(self, setting: ReaderSetting) -> Reader:
         """Make the reader; what it needs is imported here, and not with the block."""

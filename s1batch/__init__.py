@@ -13,7 +13,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from s1batch import _polars_hook
+from s1batch import _import_hooks
 
 __version__ = "0.1.0"
 
@@ -48,4 +48,4 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
-_polars_hook.install()
+_import_hooks.install()

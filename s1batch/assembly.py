@@ -59,7 +59,7 @@ class EngineFacts:
 def make_reader(loaded: LoadedJob, rules: Rules) -> Reader:
     """Build the reader of a job, its windows fitted to what the engine takes."""
     spec = loaded.spec
-    window = fit_window(spec.windows, spec.long_series, rules) if spec.source.windowed else spec.windows
+    window = fitted_window(loaded, rules) if spec.source.cuts_series else spec.windows
     setting = ReaderSetting(
         base_dir=loaded.base_dir,
         window=window,
@@ -87,6 +87,18 @@ def tokenizer_file(loaded: LoadedJob) -> Path | None:
         return None
     file = folder / "tokenizer.json"
     return file if file.is_file() else None
+
+
+def fitted_window(loaded: LoadedJob, rules: Rules) -> WindowSpec:
+    """Return a job's windows, fitted to what the engine takes of the series that the job sends.
+
+    Raises:
+        UsageError: As `fit_window`.
+    """
+    spec = loaded.spec
+    if not spec.job.sends_series:
+        rules = replace(rules, longest_series=None)
+    return fit_window(spec.windows, spec.long_series, rules)
 
 
 def fit_window(window: WindowSpec, policy: LongPolicy, rules: Rules) -> WindowSpec:

@@ -14,11 +14,18 @@ from s1batch.jobs.seismic_pick_spec import SeismicPickSpec
 from s1batch.jobs.sensor_anomaly.spec import SensorAnomalySpec
 from s1batch.jobs.sensor_describe.spec import SensorDescribeSpec
 from s1batch.readers.images.spec import ImageSource
+from s1batch.readers.join.spec import JoinSource
 from s1batch.readers.papers.spec import PaperSource
+from s1batch.readers.results.spec import ResultsSource
 from s1batch.readers.seismic.spec import SeismicSource
+from s1batch.readers.sensors.spec import SensorsSource
 from s1batch.readers.tables.spec import TableSource
 
-AnySource = SeismicSource | TableSource | PaperSource | ImageSource
+AnySingleSource = SeismicSource | SensorsSource | TableSource | PaperSource | ImageSource | ResultsSource
+SingleSource = Annotated[AnySingleSource, Field(discriminator="kind")]
+"""What a join may join."""
+
+AnySource = AnySingleSource | JoinSource[SingleSource]
 SourceSpec = Annotated[AnySource, Field(discriminator="kind")]
 
 AnyTask = (

@@ -32,6 +32,9 @@ def answer_fields(model: BaseModel, prefix: str = "") -> dict[str, Any]:
         value = getattr(model, name)
         if isinstance(value, BaseModel):
             found.update(answer_fields(value, f"{prefix}{name}."))
+        elif isinstance(value, dict) and value and all(isinstance(each, BaseModel) for each in value.values()):
+            for key, each in value.items():
+                found.update(answer_fields(each, f"{prefix}{name}.{key}."))
         else:
             found[f"{prefix}{name}"] = model.model_dump(mode="json", include={name})[name]
     return found

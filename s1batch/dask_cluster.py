@@ -21,7 +21,7 @@ from distributed.scheduler import KilledWorker
 from s1batch.canonical import digest
 from s1batch.errors import Interrupted, S1BatchError, UsageError
 from s1batch.part_runner import PartSummary
-from s1batch.process_settings import settle_process
+from s1batch.process_settings import give_back_memory, settle_process
 from s1batch.scheduler import POLL_S, PartTask, Watch
 from s1batch.session import Session, SessionSetup, SessionStats
 from s1batch.stopping import StopSign
@@ -245,6 +245,8 @@ def _run_one(plugin: str, task: PartTask) -> PartSummary | S1BatchError:
         return _plugin(get_worker(), plugin).session().run_part(task.part, task.only)
     except S1BatchError as error:
         return error
+    finally:
+        give_back_memory()
 
 
 def _stop_worker(plugin: str, dask_worker: Any) -> None:

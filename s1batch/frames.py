@@ -1,8 +1,8 @@
-"""`df.s1.infer(...)`: the `ask` job over the rows of a polars frame."""
+"""`df.s1.infer(...)`: the `ask` job over the rows of a polars frame, lazy or not."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,10 +14,10 @@ _STATE = ("outcome", "reason", "detail", "text", "reasoning")
 
 
 class FrameNamespace:
-    """What `DataFrame.s1` offers."""
+    """What `DataFrame.s1` and `LazyFrame.s1` offer."""
 
-    def __init__(self, frame: pl.DataFrame) -> None:
-        self._frame = frame
+    def __init__(self, frame: pl.DataFrame | pl.LazyFrame) -> None:
+        self._given = frame
 
     def infer(
         self,
@@ -30,8 +30,16 @@ class FrameNamespace:
         seed: int = 0,
         output: str | Path | None = None,
         prefix: str = "",
+        images: str | Sequence[str] = (),
+        series: str | Sequence[str] = (),
+        rate_hz: float | str | None = None,
+        units: str = "",
+        image_root: str | Path = ".",
+        series_root: str | Path = ".",
+        render: str = "series",
+        plot: str | None = None,
     ) -> pl.DataFrame:
-        """Ask about every row.
+        """Ask about every row; a lazy frame is collected first.
 
         Args:
             prompt: Jinja2 template over the frame's columns, such as `"Is {{ name }} a mineral?"`.
@@ -43,6 +51,15 @@ class FrameNamespace:
             output: Results folder. With one, a second call goes on where the first was stopped and asks nothing
                 twice; without one, the results are kept only in the frame that is returned.
             prefix: Put before the names of the new columns.
+            images: Columns of images: paths below `image_root`, or the bytes.
+            series: Columns of time series: lists or arrays of numbers, lists of lists (time, channel), or paths below
+                `series_root`.
+            rate_hz: Samples per second of the series, or the column that tells.
+            units: Physical unit of the series.
+            image_root: Folder that paths of images are relative to.
+            series_root: Folder that paths of series are relative to.
+            render: `series`, `image` (a plot in place of each series), or `both`.
+            plot: `waveform`, `spectrogram` or `recurrence`.
 
         Returns:
             The frame with the schema's columns and outcome, reason, detail, text and reasoning; one row for each row,
@@ -59,21 +76,30 @@ class FrameNamespace:
         from s1batch.errors import JobFileError
         from s1batch.jobfile import load_job
 
+        frame = self._given.collect() if isinstance(self._given, pl.LazyFrame) else self._given
         with TemporaryDirectory(prefix="s1batch-frame-") as scratch:
             folder = Path(output) if output is not None else Path(scratch)
             folder.mkdir(parents=True, exist_ok=True)
             table = folder / "input.parquet"
-            _write_once(self._frame, table)
+            _write_once(frame, table)
             task: dict[str, Any] = {"kind": "ask", "prompt": prompt, "seed": seed}
             if system is not None:
                 task["system"] = system
             if schema is not None:
-                task["schema"] = _schema(schema)
+                task["schema"] = plain_schema(schema)
             if sampling is not None:
                 task["sampling"] = dict(sampling)
+            if render != "series":
+                task |= {"render": render} | ({"plot": plot} if plot is not None else {})
+            source: dict[str, Any] = {"kind": "table", "path": table.name}
+            if images:
+                source |= {"images": _names(images), "image_root": str(Path(image_root).resolve())}
+            if series:
+                source |= {"series": _names(series), "series_root": str(Path(series_root).resolve())}
+                source |= {"rate_hz": rate_hz, "units": units}
             job = {
                 "name": "frame",
-                "source": {"kind": "table", "path": table.name},
+                "source": source,
                 "job": task,
                 "engine": {"kind": engine} if isinstance(engine, str) else dict(engine),
             }
@@ -81,19 +107,29 @@ class FrameNamespace:
             answers = [column.name for column in results.schema.answer]
             names = [*answers, *_STATE]
             rows = results.scan().sort("row_index").select(names).collect()
-        clash = [name for name in names if prefix + name in self._frame.columns]
+        clash = [name for name in names if prefix + name in frame.columns]
         if clash:
             raise JobFileError(f"the frame has columns named {', '.join(clash)} already; give a prefix")
-        return self._frame.hstack(rows.rename({name: prefix + name for name in names}).get_columns())
+        return frame.hstack(rows.rename({name: prefix + name for name in names}).get_columns())
 
 
 def register() -> None:
-    """Register `DataFrame.s1`; again is harmless."""
+    """Register `DataFrame.s1` and `LazyFrame.s1`; again is harmless."""
     if not hasattr(pl.DataFrame, NAMESPACE):
         pl.api.register_dataframe_namespace(NAMESPACE)(FrameNamespace)
+        pl.api.register_lazyframe_namespace(NAMESPACE)(FrameNamespace)
 
 
-def _schema(schema: Mapping[str, Any] | str | type) -> Mapping[str, Any] | str:
+def _names(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
+
+
+def plain_schema(schema: Mapping[str, Any] | str | type) -> Mapping[str, Any] | str:
+    """Return a schema as a job file holds it.
+
+    Raises:
+        TypeError: A class that is no pydantic model.
+    """
     if isinstance(schema, type):
         from pydantic import BaseModel
 

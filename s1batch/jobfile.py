@@ -6,13 +6,13 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from s1batch.blocks import AnySource, AnyTask, SourceSpec, TaskSpec, kinds
+from s1batch.blocks import AnySingleSource, AnySource, AnyTask, SourceSpec, TaskSpec, kinds
 from s1batch.config import Config, placement
 from s1batch.engine.http.spec import HttpEngineSpec
 from s1batch.engine.lmdeploy.spec import LmdeployEngineSpec
@@ -90,7 +90,7 @@ class JobFile(Config):
 
     @model_validator(mode="after")
     def _check(self) -> JobFile:
-        if not self.source.windowed and self.window is not None:
+        if not self.source.cuts_series and self.window is not None:
             raise ValueError(f"window has no meaning for `source: {{kind: {self.source.kind}}}`; leave it out")
         if self.job.needs_waveforms and not self.source.waveforms:
             raise ValueError(f"job.kind {self.job.kind} needs waveforms: use `source: {{kind: seismic}}`")
@@ -181,7 +181,7 @@ def job_schema() -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = _with_text_keys(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise JobFileError(f"{path}: cannot read the job file: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -191,13 +191,22 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return loaded
 
 
+def _with_text_keys(value: Any) -> Any:
+    """Return what YAML gave with the keys that it takes for booleans as they were written: `on` means `on`."""
+    if isinstance(value, list):
+        return [_with_text_keys(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {"on" if key is True else key: _with_text_keys(each) for key, each in value.items()}
+
+
 def _override(written: Mapping[str, Any], override: str) -> dict[str, Any]:
     name, equals, text = override.partition("=")
     keys = name.strip().split(".")
     if not equals or not all(keys):
         raise UsageError(f"--set {override}: write it as name.field=value, for example --set engine.kind=reference")
     try:
-        value = yaml.safe_load(text)
+        value = _with_text_keys(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise UsageError(f"--set {override}: {text!r} is not valid YAML") from error
     changed = dict(written)
@@ -236,7 +245,8 @@ def _line(item: ErrorDetails) -> str:
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         got = f"{context['tag']!r} is not valid" if "tag" in context else "missing"
         name = "mode" if "mode" in context["discriminator"] else "kind"
-        return f"{field}.{name}: {got} (valid: {context.get('expected_tags', _TAGS.get(field, ''))!s})"
+        tags = _TAGS.get(field, kinds(AnySingleSource) if field.startswith("source.sources.") else "")
+        return f"{field}.{name}: {got} (valid: {context.get('expected_tags', tags)!s})"
     value = _short(item["input"])
     if kind == "literal_error":
         return f"{field}: {value} is not valid (valid: {context['expected']})"
@@ -259,19 +269,31 @@ def _locate(loc: tuple[int | str, ...]) -> tuple[type[BaseModel] | None, list[st
     trail: list[str] = []
     options: list[type[BaseModel]] = []
     owner = model
+    is_mapping = False
     for item in loc:
         tagged = [option for option in options if item in _tags(option)]
-        if tagged:
+        if tagged and not is_mapping:
             # A tag of its own may follow, which tells those of one kind apart.
             model, options = tagged[0], tagged
             continue
         owner = model
         trail.append(str(item))
+        if is_mapping:
+            # A name that the user gave; the tag of what it names follows.
+            is_mapping = False
+            continue
+        is_mapping = model is not None and isinstance(item, str) and _is_mapping(model, item)
         options = []
         if model is not None and isinstance(item, str):
             options = _models(model, item)
             model = options[0] if len(options) == 1 else None
     return owner, trail
+
+
+def _is_mapping(model: type[BaseModel], name: str) -> bool:
+    """Return whether a field holds models by names that the user gives."""
+    info = model.model_fields.get(name)
+    return info is not None and get_origin(info.annotation) is dict and bool(_models(model, name))
 
 
 def _models(model: type[BaseModel], name: str) -> list[type[BaseModel]]:

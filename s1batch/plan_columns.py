@@ -36,7 +36,7 @@ PLAN = _schema(
     ("label", pa.string(), "short name for people"),
     ("start", _UTC_NS, "first instant (UTC); null outside time series"),
     ("end", _UTC_NS, "first instant behind (UTC); null outside time series"),
-    ("span_start", pa.int64(), "first index in the chunk's own units; null for time series"),
+    ("span_start", pa.int64(), "first index in the chunk's own units; null where those are times"),
     ("span_end", pa.int64(), "first index behind; null for time series"),
     ("core_start", pa.int64(), "first value that the chunk alone answers for; null when that is all of it"),
     ("core_end", pa.int64(), "first value behind those"),
@@ -60,7 +60,11 @@ INVENTORY = _schema(
     ("root", pa.string(), "name of the root folder"),
     ("path", pa.string(), "file below the root; undecodable bytes are escaped as \\xNN"),
     ("source", pa.string(), "stream, such as a channel; empty for a file that could not be opened"),
-    ("status", pa.string(), "selected, duplicate, not_selected or unreadable"),
+    (
+        "status",
+        pa.string(),
+        "selected, duplicate, not_selected, unreadable, or optional: selected where a chunk holds it",
+    ),
     ("reason", pa.string(), "why it is not selected"),
     ("unit", pa.string(), "what is counted: samples, bytes, rows, chars, pixels"),
     ("count", pa.int64(), "how many"),
@@ -79,17 +83,17 @@ def plan_table(entries: Sequence[PlanEntry]) -> pa.Table:
     Text that UTF-8 does not hold (lone surrogates in a label or a detail) is kept as backslash escapes.
     """
     chunks = [entry.chunk for entry in entries]
-    spans = [(chunk.dim == "time_ns", chunk.start, chunk.stop) for chunk in chunks]
+    extents = [chunk.extent for chunk in chunks]
     series = [entry.series for entry in entries]
     refusals = [entry.refusal for entry in entries]
     columns: dict[str, Any] = {
         "chunk_key": [chunk.key for chunk in chunks],
         "part": [entry.part for entry in entries],
         "label": _text([entry.label for entry in entries]),
-        "start": [start if timed else None for timed, start, _ in spans],
-        "end": [stop if timed else None for timed, _, stop in spans],
-        "span_start": [None if timed else start for timed, start, _ in spans],
-        "span_end": [None if timed else stop for timed, _, stop in spans],
+        "start": [extent[2] for extent in extents],
+        "end": [extent[3] for extent in extents],
+        "span_start": [extent[0] for extent in extents],
+        "span_end": [extent[1] for extent in extents],
         "core_start": [None if chunk.core is None else chunk.core[0] for chunk in chunks],
         "core_end": [None if chunk.core is None else chunk.core[1] for chunk in chunks],
         "steps": [None if shape is None else shape.steps for shape in series],

@@ -18,13 +18,20 @@ from s1batch.wording import count
 
 COMMON_SHAPES = 5
 
+_OFFERS = dict.fromkeys(
+    ("series_with_image", "series_not_supported", "several_series", "series_too_long"),
+    "an ask job with `render: image` sends a plot in place of the series",
+)
+
 
 def plan_lines(plan: Plan) -> list[str]:
     """Return chunks, coverage, refusals, tokens and the estimate."""
     totals = plan.totals
     lines = [plan.facts.told] if plan.facts.told else []
     lines.append(f"{count(totals.chunks, 'chunk')} in {count(totals.parts, 'part')}; {totals.asked:,} will be asked")
-    lines += [f"  {number:,} not asked: {reason}" for reason, number in sorted(totals.refused.items())]
+    for reason, number in sorted(totals.refused.items()):
+        offer = f" ({_OFFERS[reason]})" if reason in _OFFERS else ""
+        lines.append(f"  {number:,} not asked: {reason}{offer}")
     if totals.conditional is not None:
         windows = count(totals.conditional.asked, "window")
         lines.append(f"  {count(totals.scans, 'scan')} at a lower rate first; {windows} only where a scan calls for it")

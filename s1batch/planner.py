@@ -8,14 +8,20 @@ from dataclasses import dataclass, field, replace
 
 from s1batch.engine.prompt_shape import PromptShape
 from s1batch.engine.rules import Rules
-from s1batch.jobs.base import Job
-from s1batch.records import InventoryItem, PlanEntry, Sampling
+from s1batch.jobs.base import ChoosesMedia, Job
+from s1batch.records import InventoryItem, PlanEntry, Reason, Refusal, Sampling, SeriesShape
 
 FIRST_PART_CHUNKS = 128
 LARGEST_PART_CHUNKS = 4096
 PARTS_PER_SIZE = 1000
 
 CountText = Callable[[str], int]
+
+_SOME_SERIES = SeriesShape(steps=1000, channels=1, rate_hz=100.0)
+"""Stands for a series whose shape is not known yet, where it matters only that there is one."""
+
+_WHATEVER_SHAPE: frozenset[Reason] = frozenset({"series_not_supported", "several_series", "series_with_image"})
+"""What is refused of a series, whatever its shape."""
 
 
 def part_sizes(fixed: int | None = None) -> Iterator[int]:
@@ -126,8 +132,10 @@ class Planner:
             self._room = next(self._sizes)
             self.totals.parts += 1
         self._room -= 1
+        if isinstance(self._job, ChoosesMedia):
+            entry = self._job.sends(entry)
         shape = self._shape(entry)
-        refusal = entry.refusal or self._rules.admit_shape(shape)
+        refusal = entry.refusal or self._rules.admit_shape(shape) or self._refusal_of_unknown(entry, shape)
         if refusal is not None and refusal.reason == "context_too_long" and len(entry.image_sizes) < entry.images:
             # How large the images are is not known before they are read; the worker refuses what does not fit.
             refusal = entry.refusal or self._rules.admit_shape(replace(shape, images=len(entry.image_sizes)))
@@ -146,7 +154,7 @@ class Planner:
                 self._texts[text] = tokens
         return PromptShape(
             text_tokens=tokens + (entry.text_tokens or 0),
-            series=(entry.series,) if entry.series else (),
+            series=tuple(each for each in (entry.series, *entry.further_series) if each is not None),
             images=entry.images,
             image_sizes=entry.image_sizes,
             max_tokens=self._sampling.max_tokens,
@@ -155,6 +163,14 @@ class Planner:
             schema=self._job.guided and bool(self._job.columns),
             tools=self._job.toolbox is not None,
         )
+
+    def _refusal_of_unknown(self, entry: PlanEntry, shape: PromptShape) -> Refusal | None:
+        """Return why a prompt must not hold the series whose shapes are not known yet."""
+        unknown = entry.n_series - len(shape.series)
+        if not unknown:
+            return None
+        refusal = self._rules.admit_shape(replace(shape, series=shape.series + (_SOME_SERIES,) * unknown))
+        return refusal if refusal is not None and refusal.reason in _WHATEVER_SHAPE else None
 
     def _count(self, entry: PlanEntry, reason: str | None, tokens: int) -> None:
         self.totals.count(entry, reason, tokens)

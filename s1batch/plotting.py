@@ -17,6 +17,7 @@ from s1batch.sparkline import sparkline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from s1batch.records import Series
@@ -30,8 +31,10 @@ MOST_PANELS = 24
 SHORTEST_DATED_S = 0.01
 """Shorter series have an axis in seconds: a date as a number has no more than microseconds."""
 
-_INK = "#1b2a41"
-_GRID = "#d9dee6"
+INK = "#1b2a41"
+GRID = "#d9dee6"
+"""Colours of text and lines."""
+
 _MARKS = ("#c8102e", "#0067b1", "#2a8c4a", "#8e44ad", "#b8860b", "#00838f")
 _STRETCHES = {"filled": "#f2c14e", "padded": "#9aa5b1"}
 _LABEL_PX = 18
@@ -114,13 +117,13 @@ def plot_series(
     if channels > drawn:
         title = f"{title} ({drawn} of {channels} channels)"
     axes: list[Any] = list(figure.subplots(max(drawn, 1), 1, sharex=True, squeeze=False)[:, 0])
-    figure.text(8 / width, 1 - 8 / height, _drawable(title), va="top", fontsize=11, color=_INK, parse_math=False)
+    figure.text(8 / width, 1 - 8 / height, drawable(title), va="top", fontsize=11, color=INK, parse_math=False)
     if steps == 0 or channels == 0:
-        _note(axes[0], "no samples")
+        note(axes[0], "no samples")
     else:
         dated = series.start_ns != 0 and steps >= SHORTEST_DATED_S * series.rate_hz
         utc = time_axis == "utc" or (time_axis == "auto" and (dated or (steps == 1 and series.start_ns != 0)))
-        time = _Time(series.start_ns, series.rate_hz, utc)
+        time = TimeAxis(series.start_ns, series.rate_hz, utc)
         for channel, axis in enumerate(axes):
             name = series.channels[channel] if channel < len(series.channels) else str(channel)
             _panel(axis, series.values_TC[:, channel], name, series.units, time, 2 * width)
@@ -131,10 +134,15 @@ def plot_series(
                 axis.tick_params(labelleft=False)
                 axis.yaxis.get_offset_text().set_visible(False)
         time.label(axes[-1], steps)
-    figure.savefig(path, format="png", dpi=DPI)
+    save(figure, path)
 
 
-class _Time:
+def save(figure: Figure, path: str | Path | IO[bytes]) -> None:
+    """Write a figure as PNG: the same figure gives the same bytes, without a date or the name of a program."""
+    figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
+
+
+class TimeAxis:
     """Where a sample stands on the axis: days since 1970 for UTC, else seconds from the start."""
 
     def __init__(self, start_ns: int, rate_hz: float, utc: bool) -> None:
@@ -151,18 +159,18 @@ class _Time:
         axis.set_xlim(*(float(edge) for edge in self.at(np.array([-half, steps - 1 + half]))))
         if not self.utc:
             since = f" after {np.datetime64(self.start_ns, 'ns')}Z" if self.start_ns else ""
-            axis.set_xlabel(f"seconds{since}", fontsize=9, color=_INK)
+            axis.set_xlabel(f"seconds{since}", fontsize=9, color=INK)
             return
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
         locator = AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
         axis.xaxis.set_major_locator(locator)
         axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-        axis.xaxis.get_offset_text().set(fontsize=9, color=_INK)
-        axis.set_xlabel("UTC", fontsize=9, color=_INK)
+        axis.xaxis.get_offset_text().set(fontsize=9, color=INK)
+        axis.set_xlabel("UTC", fontsize=9, color=INK)
 
 
-def _panel(axis: Axes, values_T: NDArray[Any], name: str, units: str, time: _Time, bins: int) -> None:
+def _panel(axis: Axes, values_T: NDArray[Any], name: str, units: str, time: TimeAxis, bins: int) -> None:
     starts, lows, highs = envelope(values_T, bins)
     if values_T.size > bins:
         x = np.repeat(time.at(starts), 2)
@@ -171,11 +179,11 @@ def _panel(axis: Axes, values_T: NDArray[Any], name: str, units: str, time: _Tim
         x, y = time.at(starts), lows
     present = y[np.isfinite(y)]
     if not present.size:
-        _note(axis, "no finite samples")
+        note(axis, "no finite samples")
     else:
-        axis.plot(x, y, color=_INK, linewidth=0.7, solid_joinstyle="round")
+        axis.plot(x, y, color=INK, linewidth=0.7, solid_joinstyle="round")
         alone = _alone(lows)
-        axis.plot(time.at(starts[alone]), lows[alone], ".", color=_INK, markersize=4)
+        axis.plot(time.at(starts[alone]), lows[alone], ".", color=INK, markersize=4)
         low, high = float(present.min()), float(present.max())
         margin = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
         axis.set_ylim(low - margin, high + margin)
@@ -183,22 +191,22 @@ def _panel(axis: Axes, values_T: NDArray[Any], name: str, units: str, time: _Tim
     axis.text(
         0.006,
         0.94,
-        _drawable(label),
+        drawable(label),
         transform=axis.transAxes,
         va="top",
         fontsize=8,
-        color=_INK,
+        color=INK,
         parse_math=False,
         clip_on=True,
         bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5},
     )
     axis.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useOffset=True)
     axis.yaxis.get_offset_text().set_fontsize(7)
-    axis.tick_params(labelsize=8, colors=_INK)
-    axis.grid(visible=True, color=_GRID, linewidth=0.6)
+    axis.tick_params(labelsize=8, colors=INK)
+    axis.grid(visible=True, color=GRID, linewidth=0.6)
     axis.set_axisbelow(True)
     for side in axis.spines.values():
-        side.set_color(_GRID)
+        side.set_color(GRID)
 
 
 def _alone(lows: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -217,7 +225,7 @@ def _levels(marks: Sequence[Mark], steps: int) -> list[tuple[Mark, int]]:
     return found
 
 
-def _draw_marks(axes: list[Axes], levels: Sequence[tuple[Mark, int]], time: _Time) -> None:
+def _draw_marks(axes: list[Axes], levels: Sequence[tuple[Mark, int]], time: TimeAxis) -> None:
     colours: dict[str, str] = {}
     for mark, level in levels:
         colours.setdefault(mark.label, _MARKS[len(colours) % len(_MARKS)])
@@ -225,7 +233,7 @@ def _draw_marks(axes: list[Axes], levels: Sequence[tuple[Mark, int]], time: _Tim
         for axis in axes:
             axis.axvline(x, color=colours[mark.label], linewidth=1.2)
         axes[0].annotate(
-            _drawable(mark.label),
+            drawable(mark.label),
             (x, 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(0, 2 + _LABEL_PX * level * 72 / DPI),
@@ -239,7 +247,7 @@ def _draw_marks(axes: list[Axes], levels: Sequence[tuple[Mark, int]], time: _Tim
         )
 
 
-def _shade(axes: list[Axes], stretches: Sequence[Stretch], time: _Time) -> None:
+def _shade(axes: list[Axes], stretches: Sequence[Stretch], time: TimeAxis) -> None:
     for stretch in stretches:
         left, right = (float(time.at(edge - 0.5)) for edge in (stretch.start, stretch.stop))
         for axis in axes:
@@ -252,12 +260,13 @@ def _shade(axes: list[Axes], stretches: Sequence[Stretch], time: _Time) -> None:
         axes[0].figure.legend(handles=handles, loc="upper right", ncols=2, fontsize=8, frameon=False, borderpad=0)
 
 
-def _note(axis: Axes, text: str) -> None:
-    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=_INK)
+def note(axis: Axes, text: str) -> None:
+    """Write into the middle of an empty panel why it is empty."""
+    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=INK)
     axis.set_yticks([])
 
 
-def _drawable(text: str) -> str:
+def drawable(text: str) -> str:
     """Return the text with what matplotlib's own font does not hold, and control characters, as the sign for it."""
     from matplotlib.font_manager import findfont, get_font
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from s1batch.assembly import engine_facts, make_job, make_reader, make_settings, text_counter
 from s1batch.errors import SourceError
 from s1batch.jobfile import LoadedJob
+from s1batch.jobs.template import series_of
 from s1batch.plotting import plot_series, sparkline
 from s1batch.prefix_advice import prefix_advice
-from s1batch.records import ImagePart, PlanEntry, Record, Request, Series, SeriesPart, TextPart
+from s1batch.records import ImagePart, PlanEntry, Record, Request, SeriesPart, TextPart
 from s1batch.times import format_ns
 from s1batch.token_map import render, token_map
 
@@ -62,8 +63,9 @@ def preview_lines(loaded: LoadedJob, count: int, plots: Path | None, *, offline:
 
 def _span(entry: PlanEntry) -> str:
     chunk = entry.chunk
-    if chunk.dim == "time_ns" and chunk.start is not None and chunk.stop is not None:
-        return f"{format_ns(chunk.start)} to {format_ns(chunk.stop)}"
+    times = chunk.times_ns
+    if times is not None:
+        return f"{format_ns(times[0])} to {format_ns(times[1])}"
     return f"{chunk.dim} {chunk.start} to {chunk.stop}"
 
 
@@ -93,13 +95,12 @@ def _prompt(request: Request, count_text: Callable[[str], int]) -> Iterator[str]
 
 
 def _series(entry: PlanEntry, record: Record, plots: Path | None, number: int) -> Iterator[str]:
-    if not isinstance(record.payload, Series):
-        return
-    series = record.payload
-    for column, channel in enumerate(series.channels):
-        yield f"{channel:>16} {sparkline(series.values_TC[:, column], SPARK_WIDTH)}"
-    if plots is not None:
-        plots.mkdir(parents=True, exist_ok=True)
-        path = plots / f"{number:03d}-{entry.chunk.key}.png"
-        plot_series(series, title=f"{entry.label}  {_span(entry)}", path=path)
-        yield f"plot: {path}"
+    for place, series in enumerate(series_of(record)):
+        for column, channel in enumerate(series.channels):
+            yield f"{channel:>16} {sparkline(series.values_TC[:, column], SPARK_WIDTH)}"
+        if plots is not None:
+            plots.mkdir(parents=True, exist_ok=True)
+            which = f"-{place + 1}" if place else ""
+            path = plots / f"{number:03d}-{entry.chunk.key}{which}.png"
+            plot_series(series, title=f"{entry.label}  {_span(entry)}", path=path)
+            yield f"plot: {path}"

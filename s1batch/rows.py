@@ -121,13 +121,13 @@ def _sum(counts: Iterable[int | None]) -> int | None:
 
 def _place(entry: PlanEntry) -> dict[str, Any]:
     chunk = entry.chunk
-    timed = chunk.dim == "time_ns"
+    first, behind, start_ns, stop_ns = chunk.extent
     return {
         "chunk_key": chunk.key,
         "part": entry.part,
         "source": entry.label,
-        "start_ns": chunk.start if timed else None,
-        "stop_ns": chunk.stop if timed else None,
-        "span_start": None if timed else chunk.start,
-        "span_end": None if timed else chunk.stop,
+        "start_ns": start_ns,
+        "stop_ns": stop_ns,
+        "span_start": first,
+        "span_end": behind,
     }

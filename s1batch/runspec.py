@@ -19,7 +19,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from s1batch import __version__
-from s1batch.assembly import EngineFacts, fit_window
+from s1batch.assembly import EngineFacts, fitted_window
 from s1batch.config import answer_fields
 from s1batch.errors import ConflictError, ResultsError
 from s1batch.jobfile import LoadedJob
@@ -80,10 +80,9 @@ def make_run_spec(loaded: LoadedJob, facts: EngineFacts, prompt_hash: str) -> Ru
     """Describe a run that is about to begin, with every `auto` of its job replaced by what was found."""
     model = facts.model
     resolved = loaded.spec.model_copy(update={"engine": facts.resolved})
-    if loaded.spec.source.windowed:
+    if loaded.spec.source.cuts_series:
         # What the engine takes decides how windows are cut and at which rate they are sent.
-        fitted = fit_window(loaded.spec.windows, loaded.spec.long_series, facts.rules)
-        resolved = resolved.model_copy(update={"window": fitted})
+        resolved = resolved.model_copy(update={"window": fitted_window(loaded, facts.rules)})
     answers = answer_fields(resolved)
     answers.update({f"model.{name}": getattr(model, name) for name in ("name", "revision", "dtype", "quantisation")})
     answers["prompt_hash"] = prompt_hash

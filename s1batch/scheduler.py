@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from s1batch.class_turns import ALL_AT_ONCE, ClassTurn
 from s1batch.errors import Interrupted, S1BatchError, UsageError
 from s1batch.part_runner import PartSummary
+from s1batch.process_settings import give_back_memory
 from s1batch.session import Session, SessionSetup, SessionStats
 from s1batch.stopping import Ending, StopSign, at_once
 
 POLL_S = 0.2
+
+GIVE_BACK_EVERY_S = 0.5
+"""How often memory that was freed goes back to the system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,21 @@ class Watch(Protocol):
 
     def tick(self, stats: SessionStats | None) -> None:
         """A moment has passed; `stats` are this process's counters, None when the work is elsewhere."""
+
+
+class Carries(Protocol):
+    """What carries parts: a session."""
+
+    def run_part(
+        self, part: int, only: Collection[str] | None, turn: ClassTurn, let_in: Callable[[], None]
+    ) -> PartSummary:
+        """See `Session.run_part`."""
+
+    def stop(self, *, at_limit: bool = False) -> None:
+        """Take in nothing new; see `Session.stop`."""
+
+    def stats(self) -> SessionStats | None:
+        """Return the counters."""
 
 
 def choose(asked: str, workers: int | None, parts: int, engine: str) -> Choice:
@@ -121,41 +143,91 @@ def _run_inline(setup: SessionSetup, tasks: Sequence[PartTask], watch: Watch, st
             session = opened.enter_context(Session(setup))
         pool = opened.enter_context(ThreadPoolExecutor(width, thread_name_prefix="s1batch-part"))
         try:
-            _submit_all(session, pool, width, tasks, watch, stop)
+            submit_all(session, pool, width, tasks, watch, stop)
         except BaseException:
             session.stop()  # the pool waits for the parts that run; they shall not go on to their end
             raise
+    give_back_memory()
 
 
-def _submit_all(
-    session: Session,
+_News = tuple[int, Future[PartSummary] | None]
+"""A part, and how it ended; None where it was let in."""
+
+
+def _tell(news: SimpleQueue[_News], part: int, future: Future[PartSummary]) -> None:
+    news.put((part, future))
+
+
+def _heard(news: SimpleQueue[_News]) -> list[_News]:
+    """Wait a moment for news; return all there is."""
+    heard: list[_News] = []
+    try:
+        heard.append(news.get(timeout=POLL_S))
+        while True:
+            heard.append(news.get_nowait())
+    except Empty:
+        return heard
+
+
+def submit_all(
+    session: Carries,
     pool: ThreadPoolExecutor,
     width: int,
     tasks: Sequence[PartTask],
     watch: Watch,
     stop: StopSign,
 ) -> None:
+    """Run parts in the threads of this process.
+
+    Args:
+        session: What carries them; it lets in as many as it has room for.
+        pool: Threads.
+        width: Most parts that are open at once.
+        tasks: The parts, in the order in which they begin.
+        watch: Told what happens.
+        stop: Ends the work.
+
+    Raises:
+        Interrupted: `stop` was set before every part had ended.
+        S1BatchError: What ended the work; the parts that were open have ended too.
+    """
     waiting = deque(tasks)
-    running: dict[Future[PartSummary], int] = {}
+    running: set[int] = set()
+    at_gate: int | None = None
+    news: SimpleQueue[_News] = SimpleQueue()
     error: S1BatchError | None = None
+    given_back = time.monotonic()
     while True:
         if stop.is_set() and error is None:
             error = Interrupted("stopped")
         if error is not None:
             session.stop(at_limit=isinstance(stop, Ending) and stop.at_limit)
             waiting.clear()
-        # One turn of a part after the other: both write its journal, and the later one needs the rows of the earlier.
-        while waiting and len(running) < width and waiting[0].part not in running.values():
+        # One part at a time waits for room. So they are read in the order of the plan, which readers follow fastest,
+        # and there are no more threads than open parts: 32 that took turns needed 20 MB more. One turn of a part comes
+        # after the other: both write its journal, and the later one needs the rows of the earlier.
+        if waiting and len(running) < width and at_gate is None and waiting[0].part not in running:
             task = waiting.popleft()
-            running[pool.submit(session.run_part, task.part, task.only, task.turn)] = task.part
+            at_gate = part = task.part
+            let_in = partial(news.put, (part, None))
+            future = pool.submit(session.run_part, part, task.only, task.turn, let_in)
+            future.add_done_callback(partial(_tell, news, part))
+            running.add(part)
         if not running:
             break
-        done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+        heard = _heard(news)
         watch.tick(session.stats())
-        for future in done:
-            del running[future]
+        if time.monotonic() - given_back >= GIVE_BACK_EVERY_S:
+            give_back_memory()
+            given_back = time.monotonic()
+        for part, ended in heard:
+            if part == at_gate:
+                at_gate = None
+            if ended is None:
+                continue
+            running.discard(part)
             try:
-                watch.finished(future.result())
+                watch.finished(ended.result())
             except Interrupted as interrupted:
                 error = error or interrupted
             except S1BatchError as failure:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,13 +188,20 @@ class Session:
             margin_s=setup.loaded.spec.long.coarse_to_fine.margin_s,
         )
 
-    def run_part(self, part: int, only: Collection[str] | None = None, turn: ClassTurn = ALL_AT_ONCE) -> PartSummary:
+    def run_part(
+        self,
+        part: int,
+        only: Collection[str] | None = None,
+        turn: ClassTurn = ALL_AT_ONCE,
+        let_in: Callable[[], None] = lambda: None,
+    ) -> PartSummary:
         """Answer what is open in a part; blocks until it is finished.
 
         Args:
             part: Its number.
             only: Chunk keys to limit the work to.
             turn: Which of its entries; the part is finished when all have had their turn.
+            let_in: Called once there is room for the part: until then it only waits.
 
         Raises:
             LockedError: Another run holds the part.
@@ -204,7 +211,7 @@ class Session:
             EngineUnavailable: The engine is gone.
         """
         try:
-            return self._run_part(part, only, turn)
+            return self._run_part(part, only, turn, let_in)
         except Interrupted:
             if self._spent:
                 raise BudgetSpent("the tokens of this run are spent") from None
@@ -212,12 +219,15 @@ class Session:
                 raise OutOfTime from None
             raise
 
-    def _run_part(self, part: int, only: Collection[str] | None, turn: ClassTurn) -> PartSummary:
+    def _run_part(
+        self, part: int, only: Collection[str] | None, turn: ClassTurn, let_in: Callable[[], None]
+    ) -> PartSummary:
         if self._crew is None:
             raise RuntimeError("run_part needs an open session: use it in a with statement")
         if self._stopped.is_set():
             raise Interrupted("the run is being stopped")
         with self._gate.part(turn.number) as place:
+            let_in()
             entries = self._plan.entries(part)
             ahead = min(self._options.prefetch, len(entries))
             place.holds(len(entries), sum(entry.nbytes for entry in entries) * ahead // max(len(entries), 1))

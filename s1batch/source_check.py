@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from s1batch.errors import SourceError
 from s1batch.plan_store import PlanStore
-from s1batch.readers.base import Reader
+from s1batch.readers.base import LooksAtSources, Reader
 from s1batch.records import InventoryItem, Record, Refusal
 
 
@@ -56,6 +57,11 @@ def check_item(reader: Reader, item: InventoryItem) -> str | None:
     """
     if item.status == "unreadable" and not item.mtime_ns:
         return None  # the plan could not look at it either: it was missing, or its name leads out of the archive
+    if isinstance(reader, LooksAtSources):
+        try:
+            return _difference((item.size, item.mtime_ns), reader.look_at(item.path))
+        except SourceError as error:
+            return f"it cannot be read any more: {error.detail}"
     path = reader.locate(item.path)
     try:
         stat = path.stat()

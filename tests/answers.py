@@ -111,3 +111,8 @@ def blind_scans(request: Request) -> str:
     if request.series[0].rate_hz < 10 and not Path(os.environ["MENDED"]).exists():
         return shy(request)
     return hidden(request)
+
+
+def images(request: Request) -> str:
+    """Say how many images there are, and of what kind."""
+    return " ".join([str(len(request.images)), *sorted({part.mime for part in request.images})])

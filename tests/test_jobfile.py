@@ -27,9 +27,9 @@ class TestMessages:
             ({"window": {"tail": "drop"}}, r"window\.tail: 'drop' is not valid \(valid: 'shift', 'pad' or 'short'\)"),
             (
                 {"source": {"kind": "seismik"}},
-                r"source\.kind: 'seismik' is not valid \(valid: 'seismic', 'table', .*\)",
+                r"source\.kind: 'seismik' is not valid \(valid: 'seismic', 'sensors', 'table', .*\)",
             ),
-            ({"source": {"paths": ["a"]}}, r"source\.kind: missing \(valid: 'seismic', 'table', .*\)"),
+            ({"source": {"paths": ["a"]}}, r"source\.kind: missing \(valid: 'seismic', 'sensors', 'table', .*\)"),
             ({"source": {"kind": "seismic"}}, r"source: give exactly one of paths, sds and manifest"),
             ({"source": {"kind": "seismic", "paths": ["a"], "rate_hz": -1}}, r"source\.rate_hz: -1: Input should be"),
             ({"job": {"kind": "seismic-pick", "sampling": {"max_tokens": 0}}}, r"job\.sampling\.max_tokens: 0: "),

@@ -24,6 +24,7 @@ SHARED = {
     "grid",
     "long_series",
     "paths",
+    "plotting",
     "windows",
     "times",
     "special_tokens",

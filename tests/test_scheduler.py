@@ -6,14 +6,16 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from distributed import Client, LocalCluster
 
 import s1batch
-from s1batch.errors import UsageError
+from s1batch.errors import LockedError, UsageError
 from s1batch.execution import RunOptions
-from s1batch.scheduler import choose
+from s1batch.part_runner import PartSummary
+from s1batch.scheduler import PartTask, choose, submit_all
 from tests.archives import pick_job, write_archive
 
 
@@ -42,6 +44,72 @@ def test_a_mistake_in_the_program_ends_the_run_soon(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         s1batch.run(job, tmp_path / "out")
     assert len(asked.read_text().split()) < 312
+
+
+class FewAtOnce:
+    """Stands for a session that has room for so many parts, and notes which came to its gate, and which it let in."""
+
+    def __init__(self, room: int) -> None:
+        self.let_in: list[int] = []
+        self.at_gate = self.most_at_gate = 0
+        self._room = threading.Semaphore(room)
+        self._lock = threading.Lock()
+
+    def run_part(self, part, only, turn, let_in):
+        with self._lock:
+            self.at_gate += 1
+            self.most_at_gate = max(self.most_at_gate, self.at_gate)
+        with self._room:
+            with self._lock:
+                self.at_gate -= 1
+                self.let_in.append(part)
+            let_in()
+            time.sleep(0.001 * (part * 7 % 5))
+            if part == 13:
+                raise LockedError("part 13 is another run's")
+        return PartSummary(part=part, finished=True)
+
+    def stop(self, *, at_limit=False):
+        pass
+
+    def stats(self):
+        return None
+
+
+class Finished:
+    def __init__(self) -> None:
+        self.parts: list[int] = []
+
+    def finished(self, summary):
+        self.parts.append(summary.part)
+
+    def tick(self, stats):
+        pass
+
+
+class TestOrder:
+    """Parts are read in the order of the plan, however long each takes, and one thread at a time waits for room."""
+
+    def carry(self, parts, room=3, width=8):
+        session, watch = FewAtOnce(room), Finished()
+        with ThreadPoolExecutor(width) as pool:
+            try:
+                submit_all(session, pool, width, [PartTask(part) for part in parts], watch, threading.Event())
+            finally:
+                self.session, self.watch = session, watch
+
+    def test_parts_come_in_one_by_one_in_the_order_of_the_plan(self):
+        parts = [part for part in range(200) if part != 13]
+        self.carry(parts)
+        assert self.session.let_in == parts
+        assert self.session.most_at_gate == 1
+        assert sorted(self.watch.parts) == parts
+
+    def test_a_part_that_ends_the_run_lets_no_other_begin(self):
+        with pytest.raises(LockedError):
+            self.carry(range(1000))
+        assert 13 in self.session.let_in
+        assert len(self.session.let_in) < 100
 
 
 def table(results):

@@ -24,7 +24,6 @@ import numpy as np
 import polars as pl
 
 from s1batch.errors import UsageError
-from s1batch.jobs.question import series_of
 from s1batch.jobs.scoring.answer_scores import Answers, Measured, ScoreLine, ScoreTable
 from s1batch.jobs.scoring.bootstrap import Estimate, Resampling
 from s1batch.jobs.scoring.intervals import Interval, common, extent, iou_matches, overlaps, united
@@ -33,6 +32,7 @@ from s1batch.jobs.sensor_anomaly.merge import MERGE_COLUMNS
 from s1batch.jobs.sensor_anomaly.robust_z import LIMIT, flagged_runs
 from s1batch.jobs.sensor_anomaly.truth import StreamWindows, axis, stream_names, true_events, windows_of
 from s1batch.jobs.sent_series import SentSeries
+from s1batch.jobs.template import series_of
 
 BASELINES = ("all", "none", "robust_z")
 LEAST_IOU = 0.5

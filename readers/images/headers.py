@@ -31,7 +31,6 @@ class Header:
         orientation: EXIF's number, 1 to 8.
         lossy: Whether it was compressed with loss.
         deep: Whether it has 16 bits.
-        grey: Whether it has one channel.
         animated: Whether it may have several frames.
     """
 
@@ -42,7 +41,6 @@ class Header:
     orientation: int = 1
     lossy: bool = False
     deep: bool = False
-    grey: bool = False
     animated: bool = False
 
     @property
@@ -104,7 +102,7 @@ def _jpeg(data: bytes) -> Header | None:
                 return None
             simple = marker in _JPEG_SIZES and bits == 8 and channels in (1, 3)
             plain = plain and simple and orientation == 1
-            return Header("jpeg", width, height, plain, orientation, lossy=True, deep=bits > 8, grey=channels == 1)
+            return Header("jpeg", width, height, plain, orientation, lossy=True, deep=bits > 8)
         if marker == 0xE1 and data.startswith(b"Exif\0\0", body):
             orientation = _orientation(data[body + 6 : place + 2 + length])
         elif marker == 0xE2 and data.startswith(b"ICC_PROFILE\0", body):
@@ -137,7 +135,7 @@ def _png(data: bytes) -> Header | None:
             plain = plain and b"sRGB" in data[body : body + 80].partition(b"\0")[0]
         place = body + length + 4
     plain = plain and orientation == 1 and not animated
-    return Header("png", width, height, plain, orientation, deep=bits == 16, grey=colour in (0, 4), animated=animated)
+    return Header("png", width, height, plain, orientation, deep=bits == 16, animated=animated)
 
 
 def _webp(data: bytes) -> Header | None:

@@ -15,7 +15,8 @@ from s1batch.readers.papers.fields import RecordFields
 from s1batch.readers.papers.paper import LONGEST_RECORD, Found, Loss, Paper, Place
 from s1batch.readers.papers.streams import ContentStream, KeptStreams, read_whole
 from s1batch.readers.tables.formats import RowPlace
-from s1batch.readers.tables.parquet import KeptDecoders, Parquet
+from s1batch.readers.tables.forward import KeptDecoders
+from s1batch.readers.tables.parquet import Parquet
 
 _BOM = b"\xef\xbb\xbf"
 ROWS_AT_ONCE = 256

@@ -16,7 +16,7 @@ from s1batch.readers.papers.pdf_pool import PdfPool
 from s1batch.readers.papers.plain import PlainText
 from s1batch.readers.papers.spec import PaperFormatName, PaperSource
 from s1batch.readers.papers.streams import KeptStreams, codec_of
-from s1batch.readers.tables.parquet import KeptDecoders
+from s1batch.readers.tables.forward import KeptDecoders
 
 ENDINGS: Mapping[str, PaperFormatName] = {
     ".jsonl": "jsonl",

@@ -25,7 +25,7 @@ from s1batch.readers.papers.planner import PaperPlanner, as_source_error
 from s1batch.readers.papers.spec import PaperSource
 from s1batch.readers.papers.streams import KeptStreams
 from s1batch.readers.spec import ReaderSetting
-from s1batch.readers.tables.parquet import KeptDecoders
+from s1batch.readers.tables.forward import KeptDecoders
 from s1batch.records import Chunk, Fields, ImagePart, InventoryItem, PlanEntry, Record, Refusal
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ _YEAR, _DAY, _FRACTION, _COUNT, _FACTOR, _MULTIPLIER, _CORRECTION = 20, 22, 28, 
 """Places of fields: SEED manual 2.4, chapter 8, "Fixed Section of Data Header", 48 bytes."""
 
 CODES = (8, 20)
-"""Where station, location, channel and network stand."""
+"""Where station, location, channel and network stand; year and day of the year fill their second word."""
 
 _DAYS_BEFORE_YEAR = np.arange(1900, 2101).astype(str).astype("M8[D]").astype(np.int64)
 """Days from 1970 to the first of January of each year from 1900 on."""
@@ -46,6 +46,8 @@ _IS_QUALITY, _IS_BLANK, _IS_DIGIT = (
 _HIGH_HALVES, _THREES, _SIXES = (
     np.frombuffer(byte * 6 + b"\0\0", np.uint64)[0] for byte in (b"\xf0", b"\x30", b"\x06")
 )
+
+_ENDS = np.frombuffer(b"\0" * 6 + b"\xff" * 2, np.uint64)[0]
 
 _LOWEST_HZ, _HIGHEST_HZ = 1e-6, 1e6
 """Rates of blockette 100 that are taken as they are; of what lies outside, libmseed has an opinion of its own."""
@@ -99,13 +101,15 @@ class HeaderBlock:
         head: That record's first bytes.
     """
 
-    __slots__ = ("_days", "_head", "_layout", "_words")
+    __slots__ = ("_head", "_layout", "_turns", "_words")
 
     def __init__(self, words: NDArray[np.uint64], layout: Layout, head: bytes) -> None:
         self._words = words
         self._layout = layout
         self._head = head
-        self._days = self.changes(_YEAR, _YEAR + 4)
+        # Codes and date stand side by side, so one comparison finds where either changes.
+        is_new = (words[1, 1:] != words[1, :-1]) | (words[2, 1:] != words[2, :-1])
+        self._turns = [0, *(np.flatnonzero(is_new) + 1).tolist()]
 
     def __len__(self) -> int:
         return int(self._words.shape[1])
@@ -127,16 +131,13 @@ class HeaderBlock:
             self._begin_as_records()
             and all(int(self._byte(place).max()) <= limit for place, limit in limits)
             and int(self._two_bytes(_FRACTION).max()) <= 9999
-            and all(1900 <= int(years[row]) <= 2100 and 1 <= int(days[row]) <= 366 for row in self._days)
+            and all(1900 <= int(years[row]) <= 2100 and 1 <= int(days[row]) <= 366 for row in self._turns)
         )
 
-    def changes(self, first: int, stop: int) -> list[int]:
-        """Return the records whose bytes first to stop (multiples of four) differ from the one before, and record 0."""
-        is_new = np.zeros(len(self) - 1, np.bool_)
-        for place in range(first, stop, 4):
-            part = self._aligned(place, 4, "u4")
-            is_new |= part[1:] != part[:-1]
-        return [0, *(np.flatnonzero(is_new) + 1).tolist()]
+    @property
+    def turns(self) -> list[int]:
+        """Record 0, and those whose codes or whose day are not those of the one before."""
+        return self._turns
 
     def codes(self, row: int) -> bytes:
         """Return station, location, channel and network of a record, as they stand there."""
@@ -158,7 +159,7 @@ class HeaderBlock:
         for place in (_MINUTE, _SECOND):
             seconds *= 60
             seconds += self._byte(place)
-        days = self._days
+        days = self._turns
         years = self._two_bytes(_YEAR)[days].astype(np.int64)
         numbers = _DAYS_BEFORE_YEAR[years - 1900] + self._two_bytes(_DAY)[days].astype(np.int64) - 1
         seconds += np.repeat(numbers * 86_400, np.diff([*days, len(self)]))
@@ -175,25 +176,32 @@ class HeaderBlock:
     def rates_hz(self) -> NDArray[np.float64] | None:
         """Return sampling rates: blockette 100 where there is one, else the header's, as the SEED manual combines them.
 
-        None where a blockette 100 holds no rate.
+        None where a blockette 100 holds no rate. Where all are one rate it is kept once, as an array without a stride.
         """
         chain, order = self._layout.chain, self._layout.order
         if 100 in chain:
             place = chain[100] + 4
             parts = np.stack([self._byte(place + k) for k in range(4)], axis=1)
             actual: NDArray[np.float64] = parts.view(order + "f4")[:, 0].astype(np.float64)
-            return actual if ((actual >= _LOWEST_HZ) & (actual <= _HIGHEST_HZ)).all() else None
-        rows = self.changes(_FACTOR, _FACTOR + 4)
+            if not ((actual >= _LOWEST_HZ) & (actual <= _HIGHEST_HZ)).all():
+                return None
+            return np.broadcast_to(actual[0], len(self)) if (actual == actual[0]).all() else actual
+        both = self._aligned(_FACTOR, 4, "u4")
+        rows = [0, *(np.flatnonzero(both[1:] != both[:-1]) + 1).tolist()]
         factors = self._aligned(_FACTOR, 2, order + "i2")
         multipliers = self._aligned(_MULTIPLIER, 2, order + "i2")
-        rates = [_rate_hz(int(factors[row]), int(multipliers[row])) for row in rows]
-        return np.repeat(np.array(rates, np.float64), np.diff([*rows, len(self)]))
+        rates = np.array([_rate_hz(int(factors[row]), int(multipliers[row])) for row in rows])
+        if len(rates) == 1:
+            return np.broadcast_to(rates[0], len(self))
+        return np.repeat(rates, np.diff([*rows, len(self)]))
 
     def _begin_as_records(self) -> bool:
         """Whether every header begins as the format says: six digits or blanks, a quality letter, a blank."""
-        if not _IS_QUALITY[self._byte(_QUALITY)].all() or not _IS_BLANK[self._byte(_BLANK)].all():
+        first, quality, blank = self._words[0], self._byte(_QUALITY), self._byte(_BLANK)
+        if ((first & _ENDS) == (first[0] & _ENDS)).all():
+            quality, blank = quality[:1], blank[:1]  # nearly always they are all the same
+        if not _IS_QUALITY[quality].all() or not _IS_BLANK[blank].all():
             return False
-        first = self._words[0]
         if ((first & _HIGH_HALVES) == _THREES).all() and (((first + _SIXES) & _HIGH_HALVES) == _THREES).all():
             return True
         return all(bool((_IS_BLANK | _IS_DIGIT)[self._byte(place)].all()) for place in range(6))
@@ -215,6 +223,8 @@ class HeaderBlock:
 def read_headers(descriptor: int, records: int, layout: Layout, head: bytes) -> Iterator[tuple[int, HeaderBlock]]:
     """Yield the number of a record, and the headers of it and the following ones, until the file ends.
 
+    All blocks lie in the same memory: one is good until the next is asked for.
+
     Args:
         descriptor: The file; its position is not used.
         records: How many there are.
@@ -225,8 +235,9 @@ def read_headers(descriptor: int, records: int, layout: Layout, head: bytes) -> 
     words = min(-(-(max(layout.chain.values()) + 8) // 8), record_bytes // 8)
     at_once = max(1, min(_READ_BYTES // record_bytes, records))
     buffer = np.empty((at_once, record_bytes // 8), np.uint64)
+    memory = np.empty(words * min(_BLOCK_RECORDS, records), np.uint64)
     for first in range(0, records, _BLOCK_RECORDS):
-        columns = np.empty((words, min(_BLOCK_RECORDS, records - first)), np.uint64)
+        columns = memory[: words * min(_BLOCK_RECORDS, records - first)].reshape(words, -1)
         for place in range(0, columns.shape[1], at_once):
             rows = buffer[: min(at_once, columns.shape[1] - place)]
             if os.preadv(descriptor, [rows.reshape(-1).data], (first + place) * record_bytes) != rows.nbytes:

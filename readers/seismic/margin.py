@@ -12,14 +12,12 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from s1batch.errors import SourceError
+from s1batch.readers.resample import SINC_HALF_SAMPLES
 from s1batch.readers.seismic.spec import FilterSpec, ResponseSpec, SeismicSource
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-SINC_HALF_SAMPLES = 64
-"""Half the length of the resampling kernel, in samples of the lower of the two rates."""
 
 _DECAY = 1e-14
 """A filter's memory of what came before the margin, relative to the signal."""

@@ -98,7 +98,7 @@ class Processor:
         ratio: Fraction,
     ) -> None:
         """Resample one stretch whose first sample is at `begin` on the recorded grid; a sample lasts one period."""
-        from s1batch.readers.seismic.resample import resample
+        from s1batch.readers.resample import resample
 
         step = float(1 / ratio)
         positions = np.arange(len(out)) * step - begin

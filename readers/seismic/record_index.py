@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s1batch.readers.seismic.components import channel_id
-from s1batch.readers.seismic.header_blocks import CODES, HEAD_BYTES, TEXT, HeaderBlock, read_headers, record_layout
+from s1batch.readers.seismic.header_blocks import HEAD_BYTES, TEXT, HeaderBlock, read_headers, record_layout
 from s1batch.readers.seismic.record_headers import HEADER_BYTES, find_record, is_control_header
 
 
@@ -137,20 +137,21 @@ def index_uniform(fd: int) -> RecordIndex | None:
     if cut_off and record_layout(os.pread(fd, HEAD_BYTES, size - cut_off)) not in (None, layout):
         return None
     channel, start_ns, count = (np.empty(records, np.int64) for _ in range(3))
-    rate_hz, is_series = np.empty(records), np.empty(records, np.bool_)
+    is_series = np.empty(records, np.bool_)
+    rates_hz: list[NDArray[np.float64]] = []
     examples: dict[bytes, int] = {}
     read = 0
     # Some thousand records at a time, so that no array of the whole file is made on the way.
     for first, headers in read_headers(fd, records, layout, head):
-        rates_hz = headers.rates_hz() if headers.is_valid() else None
-        if rates_hz is None:
+        found_hz = headers.rates_hz() if headers.is_valid() else None
+        if found_hz is None:
             return None
         block = slice(first, first + len(headers))
         channel[block] = _channel_numbers(headers, first, examples)
         start_ns[block] = headers.starts_ns()
         count[block] = headers.counts()
-        rate_hz[block] = rates_hz
-        is_series[block] = (rates_hz > 0) & ~headers.are_text()
+        rates_hz.append(found_hz)
+        is_series[block] = (found_hz > 0) & ~headers.are_text()
         read = first + len(headers)
     if read != records:
         return None
@@ -160,15 +161,16 @@ def index_uniform(fd: int) -> RecordIndex | None:
     channels = tuple(dict.fromkeys(spelled))
     if len(channels) < len(spelled):
         channel = np.array([channels.index(name) for name in spelled], np.int64)[channel]
-    logs = np.flatnonzero((count > 0) & ~is_series)
-    is_series &= count > 0
+    rate_hz, is_filled = _joined(rates_hz), count > 0
+    logs = np.flatnonzero(is_filled & ~is_series)
+    is_series &= is_filled
     # Nearly always that is all of them, and nothing needs to be copied.
     keep = slice(None) if is_series.all() else is_series
     return RecordIndex(
         channels=channels,
         channel=channel[keep],
-        offset=(np.arange(records, dtype=np.int64) * record_bytes)[keep],
-        length=np.full(int(np.count_nonzero(is_series)), record_bytes, np.int64),
+        offset=np.arange(0, records * record_bytes, record_bytes, dtype=np.int64)[keep],
+        length=np.broadcast_to(np.int64(record_bytes), int(np.count_nonzero(is_series))),
         start_ns=start_ns[keep],
         rate_hz=rate_hz[keep],
         count=count[keep],
@@ -177,9 +179,17 @@ def index_uniform(fd: int) -> RecordIndex | None:
     )
 
 
+def _joined(blocks: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return blocks as one array; where all hold one value it is kept once."""
+    values = {float(block[0]) for block in blocks}
+    if len(values) == 1 and all(block.strides == (0,) for block in blocks):
+        return np.broadcast_to(blocks[0][0], sum(map(len, blocks)))
+    return np.concatenate(blocks)
+
+
 def _channel_numbers(headers: HeaderBlock, first: int, examples: dict[bytes, int]) -> NDArray[np.int64]:
     """Number the distinct codes of a file; `examples` keeps a record that has it for each, in the order of numbers."""
-    changes = headers.changes(*CODES)
+    changes = headers.turns
     known = {codes: number for number, codes in enumerate(examples)}
     runs = np.empty(len(changes), np.int64)
     for place, row in enumerate(changes):

@@ -102,18 +102,25 @@ def split_runs(index: RecordIndex, rows: NDArray[np.int64]) -> list[RecordRun]:
     """
     if not len(rows):
         return []
+    # Neighbours in the file need not be gathered.
+    at = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows
     origin_ns = int(index.start_ns[rows[0]])
-    since_ns, count, rate_hz = index.start_ns[rows] - origin_ns, index.count[rows], index.rate_hz[rows]
-    last_ns = since_ns + np.floor((count - 1) * 1e9 / rate_hz + 0.5).astype(np.int64)
+    since_ns, count, rate_hz = index.start_ns[at] - origin_ns, index.count[at], index.rate_hz[at]
+    is_one_rate = bool((rate_hz == rate_hz[0]).all())
+    rate = rate_hz[0] if is_one_rate else rate_hz
+    last_ns = since_ns + np.floor((count - 1) * 1e9 / rate + 0.5).astype(np.int64)
+    periods_ns = np.broadcast_to(np.floor(1e9 / rate).astype(np.int64), len(rows))
 
-    def follows(before: NDArray[np.intp], after: NDArray[np.intp]) -> NDArray[np.bool_]:
-        period_ns = np.floor(1e9 / rate_hz[after]).astype(np.int64)
+    def follows(before: NDArray[np.intp] | slice, after: NDArray[np.intp] | slice) -> NDArray[np.bool_]:
+        period_ns = periods_ns[after]
         late_ns = np.abs(since_ns[after] - last_ns[before] - period_ns)
-        is_same_rate = np.abs(1 - rate_hz[after] / rate_hz[before]) < RATE_TOLERANCE
-        return np.asarray((late_ns <= period_ns // 2) & is_same_rate)
+        is_near = np.asarray(late_ns <= period_ns // 2)
+        if is_one_rate:
+            return is_near
+        return np.asarray(is_near & (np.abs(1 - rate_hz[after] / rate_hz[before]) < RATE_TOLERANCE))
 
+    borders = np.flatnonzero(~follows(slice(-1), slice(1, None))) + 1
     places = np.arange(len(rows))
-    borders = np.flatnonzero(~follows(places[:-1], places[1:])) + 1
     if not len(borders):
         chains = [places]
     else:
@@ -165,17 +172,17 @@ def run_blocks(run: RecordRun, ranges: NDArray[np.int64]) -> list[Block]:
     edges_ns = run.first * period_ns
     low = np.searchsorted(edges_ns[1:], ranges[:, 0] - run.start_ns, side="right")
     high = np.searchsorted(edges_ns[:-1], ranges[:, 1] - run.start_ns, side="left")
-    last_use = np.full(len(run.rows), -1, np.int64)
     touched = np.maximum(high - low, 0)
     if not touched.any():
         return []
+    last_use = np.full(len(run.rows), -1, np.int64)
     places = np.repeat(low - np.concatenate(([0], np.cumsum(touched)[:-1])), touched) + np.arange(touched.sum())
     np.maximum.at(last_use, places, np.repeat(ranges[:, 2], touched))
     wanted = np.flatnonzero(last_use >= 0)
-    groups = np.flatnonzero(np.diff(wanted) > 1) + 1
+    ends = np.flatnonzero(np.diff(wanted) > 1)
     found: list[Block] = []
-    for group in np.split(wanted, groups):
-        found += _group_blocks(run, int(group[0]), int(group[-1]) + 1, last_use)
+    for first, last in zip(wanted[[0, *(ends + 1)]].tolist(), wanted[[*ends, -1]].tolist(), strict=True):
+        found += _group_blocks(run, first, last + 1, last_use)
     return found
 
 
@@ -183,8 +190,10 @@ def _group_blocks(run: RecordRun, first: int, end: int, last_use: NDArray[np.int
     """Cut neighbouring records first to end of a run into blocks of limited size."""
     found = []
     while first < end:
-        stop = int(np.searchsorted(run.first, run.first[first] + BLOCK_SAMPLES, side="right")) - 1
-        stop = min(max(stop, first + 1), end)
+        stop = end
+        if run.first[end] - run.first[first] > BLOCK_SAMPLES:
+            stop = int(np.searchsorted(run.first, run.first[first] + BLOCK_SAMPLES, side="right")) - 1
+            stop = max(stop, first + 1)
         found.append(
             Block(
                 run_start_ns=run.start_ns,

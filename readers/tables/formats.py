@@ -20,7 +20,7 @@ from s1batch.errors import SourceError
 LONGEST_ROW = 64 * 2**20
 """Bytes of one row of text; a longer one is not read into memory."""
 
-Format = Literal["parquet", "csv", "jsonl"]
+Format = Literal["parquet", "csv", "jsonl", "arrow"]
 
 FORMATS: Mapping[str, Format] = {
     ".parquet": "parquet",
@@ -29,6 +29,9 @@ FORMATS: Mapping[str, Format] = {
     ".tsv": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
 }
 
 LONGEST_FIELD = 2**20
@@ -43,15 +46,17 @@ class RowPlace:
 
     Attributes:
         index: Its number in the file, from 0.
-        start: First byte; None for Parquet.
-        stop: First byte behind it; None for Parquet.
-        nbytes: Bytes read for it (an estimate for Parquet).
+        start: First byte; None for Parquet and Arrow.
+        stop: First byte behind it; None for Parquet and Arrow.
+        nbytes: Bytes read for it (an estimate for Parquet and Arrow).
+        behind: First byte that neither it nor a row before it lies in, where that is known.
     """
 
     index: int
     start: int | None = None
     stop: int | None = None
     nbytes: int = 0
+    behind: int | None = None
 
 
 class RowFormat(Protocol):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from s1batch.errors import SourceError
-from s1batch.paths import encode_path
 from s1batch.readers.images.single import part_of_bytes, part_of_file
+from s1batch.readers.tables.cells import CellFiles, cell
 from s1batch.records import ImagePart
 
 LARGEST_FILE_BYTES = 64 * 2**20
@@ -36,18 +35,15 @@ class ImageColumns:
         Raises:
             SourceError: There is no such column, no image in it, or a file cannot be read; the text names it.
         """
+        folder = CellFiles(self.root, "source.image_root", "image", LARGEST_FILE_BYTES)
         files: list[str] = []
         parts: list[ImagePart] = []
         for name in self.names:
-            if name not in fields:
-                raise SourceError(
-                    "source_missing", f"there is no column {name!r} for an image; the row has {_names(fields)}"
-                )
-            for value in _each(fields[name]):
+            for value in _each(cell(fields, name, "an image")):
                 if isinstance(value, str):
-                    path = self._path(value)
-                    files.append(encode_path(path.relative_to(self._top)))
-                    parts.append(_from_file(path, value))
+                    file, path = folder.find(value)
+                    files.append(file)
+                    parts.append(_from_file(folder, path, value))
                 elif isinstance(value, bytes):
                     parts.append(_from_bytes(value, name))
                 else:
@@ -56,19 +52,6 @@ class ImageColumns:
         if not parts:
             raise SourceError("source_missing", f"the row has no image in {', '.join(self.names)}")
         return files, tuple(parts)
-
-    @property
-    def _top(self) -> Path:
-        return Path(os.path.abspath(self.root))
-
-    def _path(self, name: str) -> Path:
-        try:
-            path = Path(os.path.abspath(self._top / name))
-        except ValueError as error:
-            raise SourceError("not_readable", f"{name[:_LONGEST_NAME]!r} is no path: {error}") from error
-        if not path.is_relative_to(self._top):
-            raise SourceError("not_readable", f"{name[:_LONGEST_NAME]!r} lies outside of source.image_root")
-        return path
 
 
 def _each(value: Any) -> Iterator[Any]:
@@ -84,20 +67,15 @@ def _each(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _from_file(path: Path, name: str) -> ImagePart:
+def _from_file(folder: CellFiles, path: Path, name: str) -> ImagePart:
     shown = name[:_LONGEST_NAME]
     try:
-        if not path.is_file():
-            raise SourceError("source_missing", f"there is no image {shown!r}")
-        if path.stat().st_size > LARGEST_FILE_BYTES:
-            raise SourceError("not_readable", f"{name} is larger than {LARGEST_FILE_BYTES // 2**20} MB")
         return part_of_file(str(path), shown)
     except SourceError as error:
         detail = error.detail if shown in error.detail else f"{shown!r}: {error.detail}"
         raise SourceError(error.reason, detail) from error
-    except (OSError, ValueError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or "it cannot be read"
-        raise SourceError("not_readable", f"{shown!r}: {why}") from error
+    except OSError as error:
+        raise folder.unreadable(name, error) from error
 
 
 def _from_bytes(data: bytes, column: str) -> ImagePart:
@@ -105,7 +83,3 @@ def _from_bytes(data: bytes, column: str) -> ImagePart:
         return part_of_bytes(data)
     except SourceError as error:
         raise SourceError(error.reason, f"the image in {column}: {error.detail}") from error
-
-
-def _names(fields: Mapping[str, Any]) -> str:
-    return ", ".join(map(str, list(fields)[:20]))

@@ -1,25 +1,16 @@
-"""Parquet rows, read forward: a worker's parts follow one another, and no part decodes what an earlier one decoded.
-
-A Parquet row cannot be sought: its row group is decoded from the beginning. Parts are short (64 rows and more) and row
-groups long (a million rows and more), so a decoder that has come as far as a part's last row is kept, and the next part
-that begins behind it goes on from there.
-"""
+"""Rows of Parquet files."""
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from s1batch.errors import SourceError
 from s1batch.readers.tables.formats import RowPlace, check_names
-
-KEPT_DECODERS = 4
-"""Decoders that are kept; parts that are read at once need one each."""
+from s1batch.readers.tables.forward import KeptDecoders, fixed_lengths, identity, read_forward
 
 _BATCH_BYTES = 2 * 2**20
 _BATCH_ROWS = 1024
@@ -36,7 +27,7 @@ class Parquet:
     """
 
     columns: tuple[str, ...] | None = None
-    kept: KeptDecoders = field(default_factory=lambda: KeptDecoders())
+    kept: KeptDecoders = field(default_factory=KeptDecoders)
 
     def scan(self, path: Path) -> Iterator[RowPlace]:
         """Yield every row, from the footer alone."""
@@ -45,28 +36,22 @@ class Parquet:
         for index in range(rows):
             yield RowPlace(index=index, nbytes=nbytes // rows)
 
+    def lengths(self, path: Path) -> dict[str, tuple[int, int]]:
+        """Return steps and channels of the columns that hold series of one length, by the type.
+
+        Raises:
+            SourceError: The file is no readable Parquet.
+            OSError: It cannot be opened.
+        """
+        with _Decoder(path, self.columns) as decoder:
+            return fixed_lengths(decoder.schema)
+
     def read(self, path: Path, places: Sequence[RowPlace]) -> Iterator[Mapping[str, Any] | SourceError]:
         """Yield each row as Python values; a row group that does not decode costs its own rows."""
         if not places:
             return
-        with self.kept.decoder(path, self.columns, places[0].index) as decoder:
-            done = 0
-            while done < len(places):
-                first = places[done].index
-                if first >= decoder.rows:
-                    break
-                batch, batch_first, error = decoder.batch_with(first)
-                behind = batch_first + len(batch) if error is None else decoder.end_of_group(first)
-                upto = done
-                while upto < len(places) and places[upto].index < behind:
-                    upto += 1
-                if error is None:
-                    yield from _python_rows(_chosen(batch, [place.index - batch_first for place in places[done:upto]]))
-                else:
-                    yield from (error for _ in range(done, upto))
-                done = upto
-            for place in places[done:]:
-                yield SourceError("source_changed", f"the file has {decoder.rows} rows; row {place.index} was planned")
+        with self.kept.decoder(path, self.columns, places[0].index, _Decoder) as decoder:
+            yield from read_forward(decoder, places)
 
 
 class _Decoder:
@@ -97,8 +82,9 @@ class _Decoder:
         # Arrow opens no path that is not UTF-8, so Python does.
         self._raw: IO[bytes] = path.open("rb")
         try:
-            self.identity = _identity(os.fstat(self._raw.fileno()))
-            self._file = pq.ParquetFile(self._raw, buffer_size=_BUFFER_BYTES)
+            self.identity = identity(os.fstat(self._raw.fileno()))
+            # Checksums are verified where the writer kept some.
+            self._file = pq.ParquetFile(self._raw, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
             check_names(self._file.schema_arrow.names, columns)
         except BaseException as error:
             self._raw.close()
@@ -108,6 +94,11 @@ class _Decoder:
         metadata = self._file.metadata
         self.rows = metadata.num_rows
         self.nbytes = sum(self._group_bytes(number) for number in range(metadata.num_row_groups))
+
+    @property
+    def schema(self) -> Any:
+        """The columns with their Arrow types."""
+        return self._file.schema_arrow
 
     def __enter__(self) -> _Decoder:
         return self
@@ -175,83 +166,6 @@ class _Decoder:
         return sum(leaf.total_uncompressed_size for leaf in read)
 
 
-class KeptDecoders:
-    """The decoders that have come furthest; shared by threads, and empty in a copy for another process."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._decoders: list[tuple[Path, tuple[str, ...] | None, _Decoder]] = []  # the latest last
-
-    def __reduce__(self) -> tuple[type[KeptDecoders], tuple[()]]:
-        return KeptDecoders, ()
-
-    @contextmanager
-    def decoder(self, path: Path, columns: tuple[str, ...] | None, index: int) -> Iterator[_Decoder]:
-        """Lend the decoder that is the shortest way before a row, or a new one; nobody else has it meanwhile.
-
-        Raises:
-            SourceError: The file is no readable Parquet.
-            OSError: It cannot be opened.
-        """
-        decoder = self._take(path, columns, index) or _Decoder(path, columns)
-        try:
-            yield decoder
-        except GeneratorExit:
-            self._keep(path, columns, decoder)
-            raise
-        except BaseException:
-            decoder.close()
-            raise
-        self._keep(path, columns, decoder)
-
-    def _take(self, path: Path, columns: tuple[str, ...] | None, index: int) -> _Decoder | None:
-        now = _identity(os.stat(path))
-        with self._lock:
-            fitting = [
-                entry
-                for entry in self._decoders
-                if entry[:2] == (path, columns) and entry[2].position <= index and entry[2].identity == now
-            ]
-            if not fitting:
-                return None
-            nearest = max(fitting, key=lambda entry: entry[2].position)
-            self._decoders.remove(nearest)
-            return nearest[2]
-
-    def _keep(self, path: Path, columns: tuple[str, ...] | None, decoder: _Decoder) -> None:
-        with self._lock:
-            self._decoders.append((path, columns, decoder))
-            surplus = self._decoders[:-KEPT_DECODERS]
-            del self._decoders[:-KEPT_DECODERS]
-        for _, _, old in surplus:
-            old.close()
-
-
-def _identity(stat: os.stat_result) -> tuple[int, int, int, int]:
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
 def _belongs_to(leaf: Any, columns: tuple[str, ...]) -> bool:
     """Return whether a leaf column belongs to one of the columns, whose names may hold dots themselves."""
     return any(leaf.path_in_schema == name or leaf.path_in_schema.startswith(f"{name}.") for name in columns)
-
-
-def _chosen(batch: Any, indices: Sequence[int]) -> Any:
-    """Return rows of a batch; `indices` ascend."""
-    first, count = indices[0], len(indices)
-    # `take` loads Arrow's functions of computing first, which takes as long as a hundred rows.
-    return batch.slice(first, count) if indices[-1] - first == count - 1 else batch.take(indices)
-
-
-def _python_rows(batch: Any) -> Iterator[Mapping[str, Any] | SourceError]:
-    """Yield rows as Python values; one that Python cannot hold (a date in the year 20000) costs only itself."""
-    try:
-        rows = batch.to_pylist()
-    except (ValueError, OverflowError) as error:
-        if batch.num_rows > 1:
-            for index in range(batch.num_rows):
-                yield from _python_rows(batch.slice(index, 1))
-        else:
-            yield SourceError("decode_error", f"a value of the row cannot be read: {error}")
-        return
-    yield from rows

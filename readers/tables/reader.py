@@ -1,27 +1,47 @@
-"""The reader of tables: each row of a Parquet, CSV or JSONL file is one chunk."""
+"""The reader of tables: each row of a Parquet, Arrow, CSV or JSONL file is one chunk."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s1batch.errors import JobFileError, SourceError
 from s1batch.paths import decode_path, encode_path
+from s1batch.readers.tables.arrow import Arrow
 from s1batch.readers.tables.formats import FORMATS, Csv, JsonLines, RowFormat, RowPlace
+from s1batch.readers.tables.forward import KeptDecoders
 from s1batch.readers.tables.images import ImageColumns
-from s1batch.readers.tables.parquet import KeptDecoders, Parquet
+from s1batch.readers.tables.parquet import Parquet
+from s1batch.readers.tables.series import SeriesColumns
 from s1batch.readers.tables.spec import TableSource
-from s1batch.records import Address, Chunk, Fields, ImagePart, InventoryItem, PlanEntry, Record, Refusal, Slice
+from s1batch.records import (
+    Address,
+    Chunk,
+    Fields,
+    ImagePart,
+    InventoryItem,
+    Outcome,
+    PlanEntry,
+    Reason,
+    Record,
+    Refusal,
+    Series,
+    SeriesShape,
+    Slice,
+)
 
 if TYPE_CHECKING:
     from s1batch.columns import Column
 
 ROOT = "archive"
 """The name of the root folder in addresses."""
+
+_REFUSED: frozenset[Reason] = frozenset({"not_finite", "wrong_shape", "rate_missing", "series_too_short"})
+"""Reasons that are verdicts on data which could be read."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +62,27 @@ class TableReader:
 
     @property
     def lineage(self) -> tuple[Column, ...]:
-        """`source_file` and `row_index`; `image_files` where rows name images."""
+        """`source_file` and `row_index`; `image_files` and `series_files` where rows name images and series."""
         import pyarrow as pa
 
         from s1batch.columns import Column
 
-        columns = (
+        columns = [
             Column(name="source_file", type=pa.string(), doc="file that the row stands in, relative to the root"),
             Column(name="row_index", type=pa.int64(), doc="number of the row in its file, from 0"),
-        )
-        if not self.spec.images:
-            return columns
-        doc = "image files of the row, relative to the folder of images; empty for images that stand in the table"
-        return (*columns, Column(name="image_files", type=pa.list_(pa.string()), doc=doc))
+        ]
+        texts = pa.list_(pa.string())
+        if self.spec.images:
+            doc = "image files of the row, relative to the folder of images; empty for images that stand in the table"
+            columns.append(Column(name="image_files", type=texts, doc=doc))
+        if self.spec.series:
+            doc = "series files of the row, relative to the folder of series; empty for series that stand in the table"
+            columns.append(Column(name="series_files", type=texts, doc=doc))
+            columns.append(Column(name="channels", type=texts, doc="channels of the first series of the row"))
+            columns.append(Column(name="units", type=pa.string(), doc="unit of the values of the row's series"))
+            columns.append(Column(name="steps", type=pa.int64(), doc="samples per channel of the first series"))
+            columns.append(Column(name="rate_sent_hz", type=pa.float64(), doc="sampling rate of the row's series"))
+        return tuple(columns)
 
     @property
     def root(self) -> Path:
@@ -85,15 +113,32 @@ class TableReader:
                 continue
             path = root / decode_path(address.path)
             places = [_place_of(chunk) for chunk in run]
-            images = self._images(path)
+            media = _Media(self._images(path), self._series(path))
             answered = 0
             try:
-                for fields in self._format(path).read(path, places):
-                    yield _record(run[answered], fields, images)
+                for fields in self._format(path, self.spec.columns).read(path, places):
+                    yield _record(run[answered], fields, media)
                     answered += 1
             except (SourceError, OSError) as error:
                 for chunk in run[answered:]:
                     yield _record(chunk, _as_source_error(error))
+
+    def values_of(self, chunks: Sequence[Chunk], names: Sequence[str]) -> Iterator[Mapping[str, Any] | Refusal]:
+        """Yield some columns of each row, or why it cannot be read; no image or series is opened."""
+        plain = replace(
+            self, spec=self.spec.model_copy(update={"images": (), "series": (), "columns": self._needed(names)})
+        )
+        for record in plain.read(chunks):
+            if record.refusal is not None:
+                yield record.refusal
+            else:
+                yield {**record.lineage, **(record.payload.values if isinstance(record.payload, Fields) else {})}
+
+    def _needed(self, names: Sequence[str]) -> tuple[str, ...] | None:
+        """Return the columns that hold the names; None for all, where a name may be one of several."""
+        own = {column.name for column in self.lineage}
+        wanted = tuple(name for name in names if name not in own)
+        return wanted if len(wanted) == len(names) and not any("." in name for name in names) else self.spec.columns
 
     def files(self) -> Iterator[str]:
         """Yield the encoded relative paths of all files, without opening them."""
@@ -116,38 +161,51 @@ class TableReader:
             size, mtime_ns = stat.st_size, stat.st_mtime_ns
             if size == 0:
                 raise SourceError("empty_file", "the file is empty")
-            for place in self._format(path).scan(path):
+            found = self._format(path, self.spec.columns)
+            shapes = self._shapes(found, path)
+            for place in found.scan(path):
                 yield PlanEntry(
                     chunk=Chunk(inputs=(_address(name, place),)),
                     label=f"{name}:{place.index}",
+                    series=shapes[0] if shapes else None,
+                    further_series=shapes[1:] if shapes and shapes[0] is not None else shapes,
                     nbytes=place.nbytes,
                     text_chars=place.nbytes,
                     images=len(self.spec.images),
                 )
                 count += 1
-                done = place.stop or 0
+                done = place.stop or place.behind or 0
         except (SourceError, OSError) as error:
-            found = _as_source_error(error)
-            yield item(status="unreadable", reason=found.reason, unit="bytes", count=size - done)
+            why = _as_source_error(error)
+            yield item(status="unreadable", reason=why.reason, unit="bytes", count=size - done)
             yield PlanEntry(
                 chunk=Chunk(inputs=(Address(root=ROOT, path=name),)),
                 label=name,
-                refusal=Refusal(outcome="unreadable", reason=found.reason, detail=f"{name}: {found.detail}"),
+                refusal=Refusal(outcome="unreadable", reason=why.reason, detail=f"{name}: {why.detail}"),
             )
             if not count:
                 return
         yield item(status="selected", unit="rows", count=count, start=0, stop=count)
 
-    def _format(self, path: Path) -> RowFormat:
+    def _shapes(self, found: RowFormat, path: Path) -> tuple[SeriesShape | None, ...]:
+        """Return the shapes of a row's series, as far as the types of the columns tell."""
+        columns = self._series(path)
+        if columns is None:
+            return ()
+        return columns.shapes(found.lengths(path) if isinstance(found, Parquet | Arrow) else {})
+
+    def _format(self, path: Path, columns: tuple[str, ...] | None) -> RowFormat:
         suffix = path.suffix.lower()
         kind = FORMATS.get(suffix) if self.spec.format == "auto" else self.spec.format
         match kind:
             case "parquet":
-                return Parquet(self.spec.columns, self._decoders)
+                return Parquet(columns, self._decoders)
+            case "arrow":
+                return Arrow(columns, self._decoders)
             case "jsonl":
-                return JsonLines(self.spec.columns)
+                return JsonLines(columns)
             case "csv":
-                return Csv(self.spec.columns, self.spec.delimiter or ("\t" if suffix == ".tsv" else ","))
+                return Csv(columns, self.spec.delimiter or ("\t" if suffix == ".tsv" else ","))
         raise SourceError(
             "unknown_format", f"{suffix or 'no ending'} is none of {', '.join(FORMATS)}; say source.format"
         )
@@ -157,6 +215,13 @@ class TableReader:
             return None
         root = self.spec.image_root
         return ImageColumns(self.spec.images, table.parent if root is None else self.base_dir / root)
+
+    def _series(self, table: Path) -> SeriesColumns | None:
+        if not self.spec.series or self.spec.rate_hz is None:
+            return None
+        root = self.spec.series_root
+        folder = table.parent if root is None else self.base_dir / root
+        return SeriesColumns(self.spec.series, folder, self.spec.rate_hz, self.spec.units)
 
     def _patterns(self) -> list[str]:
         return [os.path.abspath(self.base_dir / pattern) for pattern in self.spec.path]
@@ -211,20 +276,38 @@ def _runs(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
         yield run
 
 
-def _record(chunk: Chunk, fields: Any, images: ImageColumns | None = None) -> Record:
+@dataclass(frozen=True, slots=True)
+class _Media:
+    """Which columns of a table hold media."""
+
+    images: ImageColumns | None = None
+    series: SeriesColumns | None = None
+
+
+def _record(chunk: Chunk, fields: Any, media: _Media = _Media()) -> Record:
     address = chunk.inputs[0]
     lineage: dict[str, Any] = {"source_file": address.path, "row_index": chunk.start}
     pictures: tuple[ImagePart, ...] = ()
-    if images is not None and not isinstance(fields, SourceError):
-        try:
-            lineage["image_files"], pictures = images.read(fields)
-        except SourceError as error:
-            fields = error
-    if isinstance(fields, SourceError):
-        detail = f"{address.path}, row {chunk.start}: {fields.detail}"
-        refusal = Refusal(outcome="unreadable", reason=fields.reason, detail=detail)
-        return Record(chunk=chunk, lineage=lineage, refusal=refusal)
-    return Record(chunk=chunk, lineage=lineage, payload=Fields(values=fields, images=pictures))
+    series: tuple[Series, ...] = ()
+    try:
+        if isinstance(fields, SourceError):
+            raise fields
+        if media.images is not None:
+            lineage["image_files"], pictures = media.images.read(fields)
+        if media.series is not None:
+            lineage["series_files"], series = media.series.read(fields)
+            first = series[0]
+            lineage.update(channels=list(first.channels), units=first.units, rate_sent_hz=first.rate_hz)
+            lineage["steps"] = len(first.values_TC)
+            # What is sent as a series needs no place among the values.
+            fields = {name: value for name, value in fields.items() if name not in media.series.names}
+    except SourceError as error:
+        detail = f"{address.path}, row {chunk.start}: {error.detail}"
+        outcome: Outcome = "refused" if error.reason in _REFUSED else "unreadable"
+        return Record(
+            chunk=chunk, lineage=lineage, refusal=Refusal(outcome=outcome, reason=error.reason, detail=detail)
+        )
+    return Record(chunk=chunk, lineage=lineage, payload=Fields(values=fields, images=pictures, series=series))
 
 
 def _as_source_error(error: SourceError | OSError) -> SourceError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -18,7 +19,7 @@ def _as_tuple(value: object) -> object:
 
 
 class TableSource(SourceConfig):
-    """Rows of Parquet, CSV or JSONL files; each row is one question."""
+    """Rows of Parquet, Arrow (Feather), CSV or JSONL files; each row is one question."""
 
     kind: Literal["table"]
     path: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
@@ -33,8 +34,20 @@ class TableSource(SourceConfig):
     image_root: str | None = placement(
         None, description="folder that paths of images are relative to (default: the folder of the table)"
     )
-    format: Literal["auto", "parquet", "csv", "jsonl"] = Field(
-        "auto", description="auto goes by the name: .parquet, .csv, .tsv, .jsonl, .ndjson"
+    series: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        (),
+        description="columns that hold a time series each: numbers, lists of numbers (time, channel), or a path below "
+        "`series_root` (.npy, .csv, .txt, .parquet)",
+    )
+    series_root: str | None = placement(
+        None, description="folder that paths of series are relative to (default: the folder of the table)"
+    )
+    rate_hz: float | str | None = Field(
+        None, description="samples per second of the series: a number, or the column that tells"
+    )
+    units: str = Field("", description="physical unit of the series")
+    format: Literal["auto", "parquet", "arrow", "csv", "jsonl"] = Field(
+        "auto", description="auto goes by the name: .parquet, .arrow, .feather, .ipc, .csv, .tsv, .jsonl, .ndjson"
     )
     delimiter: str | None = Field(
         None, min_length=1, max_length=1, description="between the fields of a CSV; left out: a comma, in .tsv a tab"
@@ -44,10 +57,16 @@ class TableSource(SourceConfig):
     )
 
     @model_validator(mode="after")
-    def _images_are_read(self) -> TableSource:
-        left_out = [name for name in self.images if self.columns is not None and name not in self.columns]
-        if left_out:
-            raise ValueError(f"images names {', '.join(left_out)}, which columns leaves out")
+    def _media_are_read(self) -> TableSource:
+        rate = (self.rate_hz,) if isinstance(self.rate_hz, str) else ()
+        for field, names in (("images", self.images), ("series", self.series), ("rate_hz", rate)):
+            left_out = [name for name in names if self.columns is not None and name not in self.columns]
+            if left_out:
+                raise ValueError(f"{field} names {', '.join(left_out)}, which columns leaves out")
+        if self.series and self.rate_hz is None:
+            raise ValueError("series needs rate_hz: samples per second, or the column that tells")
+        if isinstance(self.rate_hz, float) and not 0 < self.rate_hz < math.inf:
+            raise ValueError(f"rate_hz is {self.rate_hz:g}; it must be a positive number of samples per second")
         return self
 
     def build(self, setting: ReaderSetting) -> Reader:

@@ -31,7 +31,8 @@ class Address:
         source: The stream that the data belong to, such as the channel `BW.RJOB..EHZ`; empty where there is none.
         root: The name of the root folder (not its path) below which `path` lies.
         path: The file, relative to the root, encoded by `s1batch.paths`.
-        slices: The selected ranges; for time series the first is the window in `time_ns`.
+        slices: The selected ranges; of waveforms the first is the window in `time_ns`, of arrays it counts entries of
+            the array's own dimension, and one in `time_ns` behind it says when that is.
         rate_hz: Recorded sampling rate of the stream (of its grid, where it jitters); None outside time series.
     """
 
@@ -78,6 +79,30 @@ class Chunk:
         """First value behind the first slice of the first address; None when there is none."""
         slices = self.inputs[0].slices if self.inputs else ()
         return slices[0].stop if slices else None
+
+    @property
+    def extent(self) -> tuple[int | None, int | None, int | None, int | None]:
+        """First index and the first behind, first UTC nanosecond and the first behind; None for what there is not.
+
+        The indices are those of the first slice of the first address unless that is a time, the times those of its
+        slice `time_ns`, wherever it stands.
+        """
+        slices = self.inputs[0].slices if self.inputs else ()
+        if not slices:
+            return None, None, None, None
+        first = slices[0]
+        if first.dim == "time_ns":
+            return None, None, first.start, first.stop
+        for part in slices:
+            if part.dim == "time_ns":
+                return first.start, first.stop, part.start, part.stop
+        return first.start, first.stop, None, None
+
+    @property
+    def times_ns(self) -> tuple[int, int] | None:
+        """First UTC nanosecond and the first behind; None where the chunk has no times."""
+        _, _, start_ns, stop_ns = self.extent
+        return None if start_ns is None or stop_ns is None else (start_ns, stop_ns)
 
     @property
     def dim(self) -> str | None:

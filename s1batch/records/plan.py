@@ -31,14 +31,16 @@ class SeriesShape:
 class PlanEntry:
     """One line of the plan.
 
-    Readers fill `chunk`, `label`, `series`, `nbytes`, `text_chars`, `text_tokens`, `images`, `image_sizes` and, where
-    they cannot serve the chunk, `refusal`; the planner adds `part`, `prompt_tokens` and the refusals of the engine's
-    rules.
+    Readers fill `chunk`, `label`, `series`, `further_series`, `nbytes`, `text_chars`, `text_tokens`, `images`,
+    `image_sizes` and, where they cannot serve the chunk, `refusal`; the planner adds `part`, `prompt_tokens` and the
+    refusals of the engine's rules.
 
     Attributes:
         chunk: What is read.
         label: A short name for people: the station, the paper, the file.
         series: Shape of the series that will be sent; None for other payloads.
+        further_series: Shapes of the series that will be sent besides; None for one whose shape is not known before it
+            is read. Only the planner uses it: it is not stored.
         text_chars: Characters of text that the payload adds to the prompt.
         text_tokens: Tokens of that text in the model's own count; None where the reader has not counted them. Only the
             planner uses it: it is not stored.
@@ -59,6 +61,7 @@ class PlanEntry:
     chunk: Chunk
     label: str = ""
     series: SeriesShape | None = None
+    further_series: tuple[SeriesShape | None, ...] = ()
     text_chars: int = 0
     text_tokens: int | None = None
     images: int = 0
@@ -71,10 +74,16 @@ class PlanEntry:
     is_scan: bool = False
     condition: str | None = None
 
+    @property
+    def n_series(self) -> int:
+        """How many series will be sent."""
+        return (self.series is not None) + len(self.further_series)
 
-InventoryStatus = Literal["selected", "duplicate", "not_selected", "unreadable"]
+
+InventoryStatus = Literal["selected", "duplicate", "not_selected", "unreadable", "optional"]
 """What the reader does with a stretch of the archive: it goes into chunks; another file holds the same samples; the
-job does not ask for it; it cannot be read."""
+job does not ask for it; it cannot be read; it goes into chunks as far as something else calls for it, and what no chunk
+holds of it is not selected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,7 +42,7 @@ COMMON: tuple[Column, ...] = _columns(
     ("source", pa.string(), "stream that the data belong to, such as a channel; empty where there is none"),
     ("start", UTC_NS, "first instant of the chunk (UTC); null outside time series"),
     ("end", UTC_NS, "first instant behind the chunk (UTC); null outside time series"),
-    ("span_start", pa.int64(), "first index of the chunk in its own units; null for time series"),
+    ("span_start", pa.int64(), "first index of the chunk in its own units; null where those are times"),
     ("span_end", pa.int64(), "first index behind the chunk; null for time series"),
     ("outcome", pa.string(), f"how the chunk ended: {', '.join(OUTCOMES)}"),
     ("reason", pa.string(), "why the outcome is not ok, as one of a closed set of codes"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from s1batch.errors import UsageError
-from s1batch.readers.seismic.resample import resample
+from s1batch.readers.resample import resample
 from s1batch.training.disturbances import disturb
 from s1batch.training.labelled import LabelledWindow, Wave, fits
 from s1batch.training.noise import coloured_noise

@@ -1,13 +1,17 @@
 """Peak memory of plan and run as a seismic archive grows to 20 times its size; prints, asserts nothing.
 
-    python tests/benchmarks/bench_memory.py
+    python tests/benchmarks/bench_memory.py [--repeat 3]
 
 The archive has one file for each hour and channel; a function of this process answers, so that the run and not an
-engine is seen.
+engine is seen. Each command runs several times: peaks differ by some MB from run to run, with what else the machine
+does. The table shows all of them; growth is given between medians, and from the lowest at 1x to the highest at 20x.
 """
 
 from __future__ import annotations
 
+import argparse
+import shutil
+import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -17,7 +21,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.benchmarks.harness import load, measure, table  # noqa: E402
+from tests.benchmarks.harness import Usage, load, measure, table  # noqa: E402
 
 PROGRAM = (sys.executable, "-m", "s1batch")
 STATION_HOURS = 8
@@ -38,7 +42,11 @@ for hour in range(first, hours):
 
 def main() -> None:
     """Grow the archive and measure at every size."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeat", type=int, default=3)
+    repeat = parser.parse_args().repeat
     rows: list[tuple[str, ...]] = []
+    peaks: dict[str, list[list[float]]] = {"plan": [], "run": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         job = folder / "job.yaml"
@@ -60,14 +68,32 @@ def main() -> None:
                 raise RuntimeError((folder / "output.txt").read_text())
             written = hours
             nbytes = sum(path.stat().st_size for path in (folder / "archive").iterdir())
-            plan = measure([*PROGRAM, "plan", str(job), "-o", str(folder / f"plan{size}")], folder=folder)
-            run = measure([*PROGRAM, "run", str(job), "-o", str(folder / f"run{size}")], folder=folder)
             row = [f"{size}x", f"{nbytes / 2**20:,.0f}", f"{hours * 120:,}"]
-            for usage in (plan, run):
-                row += [f"{usage.peak_mb:,.0f}", f"{usage.wall_s:.1f}", str(usage.code)]
+            for command, found in peaks.items():
+                usages = [_measured(command, job, folder) for _ in range(repeat)]
+                found.append([usage.peak_mb for usage in usages])
+                row += [
+                    ", ".join(f"{usage.peak_mb:,.0f}" for usage in usages),
+                    f"{statistics.median(usage.wall_s for usage in usages):.1f}",
+                    f"{statistics.median(usage.cpu_s for usage in usages):.1f}",
+                    ", ".join(sorted({str(usage.code) for usage in usages})),
+                ]
             rows.append(tuple(row))
-    head = ("archive", "MB", "about chunks", "plan: peak MB", "wall s", "exit", "run: peak MB", "wall s", "exit")
+    head: tuple[str, ...] = ("archive", "MB", "about chunks")
+    for command in peaks:
+        head += (f"{command}: peak MB", "wall s", "CPU s", "exit")
     print(table(f"Memory as the archive grows ({load()})", head, rows))
+    growth = [
+        (command, f"{statistics.median(last) - statistics.median(first):+.0f}", f"{max(last) - min(first):+.0f}")
+        for command, (first, *_, last) in peaks.items()
+    ]
+    print(table("Growth from 1x to 20x, MB", ("", "medians", "lowest at 1x to highest at 20x"), growth))
+
+
+def _measured(command: str, job: Path, folder: Path) -> Usage:
+    """Run a command into a new folder."""
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    return measure([*PROGRAM, command, str(job), "-o", str(folder / "out")], folder=folder)
 
 
 if __name__ == "__main__":

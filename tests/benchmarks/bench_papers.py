@@ -128,18 +128,21 @@ def reading(folder: Path, pattern: str, **fields: Any) -> Callable[[], int]:
     return work
 
 
-def pdfs(folder: Path) -> list[Path]:
-    """Write papers of twelve pages in two columns."""
-    from tests.readers.papers.pdfs import pdf, two_columns
+def pdfs(folder: Path, columns: int = 2) -> list[Path]:
+    """Write papers of twelve pages in one or two columns."""
+    from tests.readers.papers.pdfs import one_column, pdf, two_columns
 
     rng, vocabulary = random.Random(1), [word for word in words() if word.isascii() and len(word) < 12]
     paths = []
     for number in range(PDFS):
         pages = []
         for _ in range(PDF_PAGES):
-            columns = [[paragraph(rng, vocabulary, 8)[:52] for _ in range(56)] for _ in range(2)]
-            pages.append(two_columns(*columns, alternating=False, title=paragraph(rng, vocabulary, 10)))
-        paths.append(folder / f"{number:03d}.pdf")
+            if columns == 1:
+                pages.append(one_column(*[paragraph(rng, vocabulary, 20)[:105] for _ in range(56)]))
+                continue
+            both = [[paragraph(rng, vocabulary, 8)[:52] for _ in range(56)] for _ in range(2)]
+            pages.append(two_columns(*both, alternating=False, title=paragraph(rng, vocabulary, 10)))
+        paths.append(folder / f"{columns}-{number:03d}.pdf")
         paths[-1].write_bytes(pdf(pages))
     return paths
 
@@ -253,9 +256,11 @@ def main() -> None:
         rows.append(compare("JSONL.zst, whole papers", "80%", bare_lines(path), whole, nbytes))
         passages = reading(folder, path.name)
         rows.append(compare("JSONL.zst, passages of 4,000 tokens", "", bare_lines(path), passages, nbytes))
-        files = pdfs(folder)
-        size = sum(file.stat().st_size for file in files)
-        rows.append(compare("PDF, per process", "85%", bare_pdf(files), own_pdf(files), size))
+        for columns in (1, 2):
+            files = pdfs(folder, columns)
+            size = sum(file.stat().st_size for file in files)
+            what = f"PDF in {('one column', 'two columns')[columns - 1]}, per process"
+            rows.append(compare(what, "85%", bare_pdf(files), own_pdf(files), size))
         rng, vocabulary = random.Random(2), words()
         papers = [Paper(paper_id="", text=paper(rng, vocabulary, number)["text"]) for number in range(100)]
         size = sum(len(each.text) for each in papers)

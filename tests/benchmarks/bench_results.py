@@ -1,12 +1,14 @@
 """How fast rows reach the disk, a plan is written, and a large run is resumed: prints, asserts nothing.
 
-Run: python -m tests.benchmarks.bench_results [FOLDER]
+    python -m tests.benchmarks.bench_results [--parts 10000] [--folder FOLDER]
+
+Parts have 100 rows. Ten thousand of them, a million rows, take five minutes.
 """
 
 from __future__ import annotations
 
+import argparse
 import resource
-import sys
 import tempfile
 import threading
 import time
@@ -24,7 +26,6 @@ from s1batch.results.store import ResultsStore
 from s1batch.results.verify import verify
 from tests.plans import MINUTE_NS, SCHEMA, minutes, row, stretch, window
 
-PARTS = 10_000
 PER_PART = 100
 
 
@@ -62,9 +63,9 @@ def bench_appending(folder: Path) -> None:
                     worker.join()
 
 
-def bench_large_run(folder: Path) -> None:
-    """A million rows in ten thousand files: plan, resume, status, account, proof."""
-    count = PARTS * PER_PART
+def bench_large_run(folder: Path, parts: int) -> None:
+    """Many files of a hundred rows: plan, resume, status, account, proof."""
+    count = parts * PER_PART
     path = folder / "large"
 
     def entry(number: int) -> PlanEntry:
@@ -79,22 +80,23 @@ def bench_large_run(folder: Path) -> None:
     template = SCHEMA.fit(row(entry(0)))
     with ResultsStore(path, SCHEMA) as store:
         with timed("rows written without journals", count):
-            for part in range(PARTS):
+            for part in range(parts):
                 rows = [replace(template, chunk_key=key, part=part) for key in plan.keys(part)]
                 write_rows(store.layout.part_rows(part), SCHEMA, rows)
-        with timed("finished(): resume scan", PARTS, "files"):
+        with timed("finished(): resume scan", parts, "files"):
             finished = store.finished()
-        if len(finished) != PARTS:
+        if len(finished) != parts:
             raise RuntimeError("files are missing")
-        with timed("tidy()", PARTS, "files"):
+        with timed("tidy()", parts, "files"):
             store.tidy()
     with timed("PlanStore and one part of it"):
-        PlanStore(path).entries(PARTS // 2)
+        PlanStore(path).entries(parts // 2)
     with timed("keys of all parts", count, "keys"):
-        for part in range(PARTS):
+        for part in range(parts):
             plan.keys(part)
-    with timed("entries of 1,000 parts", 1000 * PER_PART, "entries"):
-        for part in range(1000):
+    some = min(parts, 1000)
+    with timed(f"entries of {some:,} parts", some * PER_PART, "entries"):
+        for part in range(some):
             plan.entries(part)
     with timed("status", count):
         status(path)
@@ -106,9 +108,13 @@ def bench_large_run(folder: Path) -> None:
 
 def main() -> None:
     """Run both."""
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as folder:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", type=int, default=1000)
+    parser.add_argument("--folder", help="where the files are written (default: a temporary folder)")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         bench_appending(Path(folder))
-        bench_large_run(Path(folder))
+        bench_large_run(Path(folder), given.parts)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from s1batch.errors import JobFileError, SourceError
-from s1batch.jobs.question import series_of
+from s1batch.jobs.template import series_of
 from s1batch.records import Chunk, Fields, Record, Response, Slice
 from tests.jobs.science import SECOND, SETTINGS, answered, chunk, make_job, window
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from s1batch.jobfile import load_job
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -21,3 +25,9 @@ def test_the_example_runs_and_resumes(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         assert "EPSG:32633" in done.stdout
         assert said in done.stdout + done.stderr
+
+
+def test_the_job_file_of_the_documentation_is_one() -> None:
+    text = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    assert load_job(yaml.safe_load(block)).spec.source.kind == "images"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import astropy
@@ -179,7 +180,7 @@ class TestTiffByPillow:
         (tmp_path / "a.tif").write_bytes(saved(pixels, "TIFF", tiffinfo={274: orientation}))
         exif = Image.Exif()
         exif[274] = orientation
-        wanted = ImageOps.exif_transpose(Image.open(_file(saved(pixels, "PNG", exif=exif))))
+        wanted = ImageOps.exif_transpose(Image.open(BytesIO(saved(pixels, "PNG", exif=exif))))
         np.testing.assert_array_equal(seen(tmp_path), np.asarray(wanted))
 
 
@@ -188,12 +189,6 @@ def lab_grey() -> Image.Image:
     image = Image.new("LAB", (70, 50))
     image.paste((128, 128, 128), (0, 0, 70, 50))
     return image
-
-
-def _file(data: bytes):
-    from io import BytesIO
-
-    return BytesIO(data)
 
 
 class TestFits:

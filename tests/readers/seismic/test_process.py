@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from s1batch.readers.resample import resample
 from s1batch.readers.seismic.margin import filter_memory_samples, margin_ns, resampling_ratio
 from s1batch.readers.seismic.process import detrend
-from s1batch.readers.seismic.resample import resample
 from s1batch.readers.seismic.spec import SeismicSource
 from tests.readers.seismic.waves import (
     SECOND,

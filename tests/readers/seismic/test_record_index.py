@@ -96,3 +96,22 @@ def test_a_shorter_record_at_the_end_is_not_taken_for_a_cut_off_one(tmp_path: Pa
     path.write_bytes(long + short)
     assert uniform(path) is None
     assert int(index_any(str(path)).count.sum()) == 9050
+
+
+@pytest.mark.parametrize("rates_hz", [(100.0, 100.0), (100.0, 50.0)])
+def test_more_records_than_are_looked_at_together_and_a_change_of_rate_among_them(
+    tmp_path: Path, rates_hz: tuple[float, float]
+) -> None:
+    first, second = rates_hz
+    behind = T0 + 400_000 * 10_000_000
+    path = tmp_path / "a"
+    path.write_bytes(
+        mseed("XX.AAA..HHZ", T0, counts(400_000), rate_hz=first, reclen=256, encoding="INT32")
+        + mseed("XX.AAA..HHZ", behind, counts(9000), rate_hz=second, reclen=256, encoding="INT32")
+        + mseed("XX.AAA..HHN", T0, counts(9000), rate_hz=first, reclen=256, encoding="INT32")
+    )
+    fast = uniform(path)
+    assert fast is not None
+    assert len(fast.offset) > 8192
+    assert set(fast.rate_hz.tolist()) == set(rates_hz)
+    same(fast, index_any(str(path)))

@@ -14,7 +14,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from s1batch.readers.seismic.margin import SINC_HALF_SAMPLES
+SINC_HALF_SAMPLES = 64
+"""Half the length of the kernel, in samples of the lower of the two rates."""
 
 _CUTOFF = 0.95
 _KAISER_BETA = 0.1102 * (99.8 - 8.7)

@@ -1,6 +1,6 @@
-"""Registers `DataFrame.s1` when polars is imported, before or after s1batch, without importing polars itself.
+"""Registers `DataFrame.s1` and `Dataset.s1` when polars and xarray are imported, before or after s1batch.
 
-Importing polars takes longer than `s1batch --help` may.
+Neither is imported for that: importing them takes longer than `s1batch --help` may.
 """
 
 from __future__ import annotations
@@ -10,30 +10,36 @@ import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from types import ModuleType
+
+_HOMES = {"polars": "s1batch.frames", "xarray": "s1batch.arrays"}
+"""Libraries, and the modules whose `register` adds `.s1` to their objects."""
 
 
 def install() -> None:
-    """Register the namespace now if polars is there, else as soon as it is imported."""
-    if "polars" in sys.modules:
-        _register()
-    elif not any(isinstance(finder, _PolarsFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _PolarsFinder())
+    """Register now what is imported already, and everything else as soon as it is."""
+    for name in _HOMES:
+        if name in sys.modules:
+            _register(name)
+        elif not any(isinstance(finder, _Finder) and finder.name == name for finder in sys.meta_path):
+            sys.meta_path.insert(0, _Finder(name))
 
 
-def _register() -> None:
-    from s1batch.frames import register
-
-    register()
+def _register(name: str) -> None:
+    import_module(_HOMES[name]).register()
 
 
-class _PolarsFinder(importlib.abc.MetaPathFinder):
-    """Lets the other finders find polars, and adds a step behind its loading; then gets out of the way."""
+class _Finder(importlib.abc.MetaPathFinder):
+    """Lets the other finders find a library, and adds a step behind its loading; then gets out of the way."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != "polars":
+        if fullname != self.name:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
@@ -53,4 +59,4 @@ class _Registering(importlib.abc.Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        _register()
+        _register(module.__name__)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from s1batch.errors import JobFileError
+from s1batch.jobs.template import render_value
 from s1batch.paths import encode_path
 from s1batch.readers.tables import TableReader, TableSource
 from s1batch.readers.tables import formats as table_formats
@@ -57,12 +58,25 @@ def read_all(reader: TableReader) -> list[dict[str, Any] | str]:
     return [fields_of(record) for record in reader.read(chunks_of(reader))]
 
 
+def write_batches(frame: pl.DataFrame, path: Path, *, stream: bool = False, **options: Any) -> Path:
+    """Write Arrow IPC in record batches of four rows."""
+    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    opened = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with opened(path, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+        writer.write_table(table, max_chunksize=4)
+    return path
+
+
 def write(frame: pl.DataFrame, path: Path) -> Path:
     match path.suffix:
         case ".parquet":
             frame.write_parquet(path, row_group_size=4)
         case ".jsonl":
             frame.write_ndjson(path)
+        case ".arrow":
+            frame.write_ipc(path, compression="zstd")
+        case ".ipc":
+            write_batches(frame, path, stream=True)
         case ".tsv":
             frame.write_csv(path, separator="\t")
         case _:
@@ -70,7 +84,7 @@ def write(frame: pl.DataFrame, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("ending", ["parquet", "csv", "tsv", "jsonl"])
+@pytest.mark.parametrize("ending", ["parquet", "csv", "tsv", "jsonl", "arrow", "ipc"])
 def test_every_row_is_planned_once_and_reads_back(tmp_path: Path, ending: str) -> None:
     path = write(FRAME, tmp_path / f"a.{ending}")
     reader = make_reader(tmp_path, f"a.{ending}")
@@ -87,7 +101,7 @@ def test_every_row_is_planned_once_and_reads_back(tmp_path: Path, ending: str) -
     assert [column.name for column in reader.lineage] == ["source_file", "row_index"]
 
 
-@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl", "arrow", "ipc"])
 @settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(picked=st.lists(st.integers(0, 19), max_size=25))
 def test_any_chunks_in_any_order_give_their_own_rows(tmp_path: Path, ending: str, picked: list[int]) -> None:
@@ -166,6 +180,9 @@ def test_a_row_too_long_for_memory_is_refused_by_itself(tmp_path: Path, monkeypa
         ("a.csv", b"\n1,2\n", "decode_error", "does not begin with a line of column names"),
         ("a.csv", b"a,a\n1,2\n", "not_readable", "'a' stands twice"),
         ("a.csv", b'"a,b\n1,2\n', "decode_error", "the header is no CSV"),
+        ("a.arrow", b"ARROW1\0\0 but no more", "not_readable", "its end is missing"),
+        ("a.feather", b"FEA1 of the first version", "not_readable", "no readable Arrow file"),
+        ("a.ipc", b"\xff\xff\xff\xff\x08\0\0\0", "not_readable", "no readable Arrow file"),
         ("a.xlsx", b"PK", "unknown_format", ".xlsx is none of"),
     ],
 )
@@ -189,10 +206,10 @@ def test_an_unreadable_file_counts_in_bytes_and_becomes_one_row(
 
 
 def test_chosen_columns_are_all_that_a_prompt_sees(tmp_path: Path) -> None:
-    for ending in ("parquet", "csv", "jsonl"):
+    for ending in ("parquet", "csv", "jsonl", "arrow", "ipc"):
         write(FRAME, tmp_path / f"a.{ending}")
         assert read_all(make_reader(tmp_path, f"a.{ending}", columns=["text"]))[0] == {"text": "line 0"}
-    for ending in ("parquet", "csv"):
+    for ending in ("parquet", "csv", "arrow", "ipc"):
         [item], [entry] = planned(make_reader(tmp_path, f"a.{ending}", columns=["text", "smiles"]))
         assert item.status == "unreadable"
         assert entry.refusal is not None
@@ -200,7 +217,7 @@ def test_chosen_columns_are_all_that_a_prompt_sees(tmp_path: Path) -> None:
     assert read_all(make_reader(tmp_path, "a.jsonl", columns=["smiles"]))[0] == {"smiles": None}
 
 
-@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet", "arrow", "ipc"])
 def test_a_file_that_changed_since_the_plan_is_noticed(tmp_path: Path, ending: str) -> None:
     path = write(FRAME, tmp_path / f"a.{ending}")
     reader = make_reader(tmp_path, path.name)
@@ -227,6 +244,12 @@ def test_values_of_every_arrow_type_arrive(tmp_path: Path) -> None:
         {
             "us": pa.array([when, None], pa.timestamp("us", tz="UTC")),
             "ns": pa.array([1_600_000_000_000_000_001, None], pa.timestamp("ns", tz="UTC")),
+            "nested": pa.array(
+                [{"when": [int(when.timestamp()) * 10**9 + 7], "took": 1999}, None],
+                pa.struct(
+                    [("when", pa.list_(pa.timestamp("ns", tz="UTC"))), ("took", pa.duration("ns"))],
+                ),
+            ),
             "date": pa.array([when.date(), None]),
             "decimal": pa.array([Decimal("1.50"), None]),
             "binary": pa.array([b"\x00\xff", None]),
@@ -240,6 +263,10 @@ def test_values_of_every_arrow_type_arrive(tmp_path: Path) -> None:
     assert isinstance(first, dict)
     assert first["us"] == when
     assert first["ns"].isoformat() == "2020-09-13T12:26:40.000000001+00:00"
+    assert pickle.loads(pickle.dumps(first["ns"])).isoformat() == first["ns"].isoformat()
+    assert render_value(first["ns"]) == "2020-09-13T12:26:40.000000001Z"
+    assert type(first["ns"]).__module__ == "s1batch.readers.tables.nanoseconds"
+    assert first["nested"] == {"when": [when], "took": dt.timedelta(microseconds=1)}
     assert (first["date"], first["decimal"], first["binary"]) == (when.date(), Decimal("1.50"), b"\x00\xff")
     assert (first["list"], first["struct"], first["kind"]) == ([1, 2], {"a": 1.5, "b": None}, "x")
     assert second == dict.fromkeys(table.column_names)
@@ -291,7 +318,7 @@ def test_files_come_once_each_and_in_the_order_of_their_names(tmp_path: Path) ->
     assert len(read_all(make_reader(tmp_path, "*.csv"))) == 3
 
 
-@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet", "arrow", "ipc"])
 def test_a_name_that_is_no_text_is_read_and_recorded_without_loss(tmp_path: Path, ending: str) -> None:
     name = os.fsdecode(b"\xff." + ending.encode())
     write(FRAME, tmp_path / f"a.{ending}").rename(tmp_path / name)

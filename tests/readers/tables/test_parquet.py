@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from s1batch.errors import SourceError
 from s1batch.readers.tables.formats import RowPlace
-from s1batch.readers.tables.parquet import KEPT_DECODERS, KeptDecoders, Parquet
+from s1batch.readers.tables.forward import KEPT_DECODERS, KeptDecoders
+from s1batch.readers.tables.parquet import Parquet
 
 ROWS = 5000
 GROUPS = 2
