@@ -282,6 +282,23 @@ def merge(results: Path) -> None:
 @main.command()
 @RESULTS
 @click.option(
+    "--rows-per-file", default=1_000_000, show_default=True, type=click.IntRange(1), help="Most rows of a file."
+)
+@click.option("--keep", is_flag=True, help="Move the old files to originals/ instead of removing them.")
+@_settled
+def compact(results: Path, rows_per_file: int, keep: bool) -> None:
+    """Join the many small files of finished parts to few large ones, checked before the old ones go."""
+    from s1batch.results.compaction import compact as compact_rows
+
+    done = compact_rows(results, rows_per_file=rows_per_file, keep=keep)
+    click.echo(f"{results}: {done.rows:,} rows of {done.parts:,} parts, {done.before:,} files before, {done.after:,} now")
+    if done.kept is not None:
+        click.echo(f"the old files are in {done.kept}")
+
+
+@main.command()
+@RESULTS
+@click.option(
     "--truth", required=True, type=click.Path(exists=True, path_type=Path), help="CSV, Parquet, QuakeML, or a folder."
 )
 @click.option("--tolerance", "tolerances", default="0.1,0.3,0.5,1.0", show_default=True, help="In seconds.")
