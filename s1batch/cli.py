@@ -269,14 +269,28 @@ def export(results: Path, output: Path, kind: str | None, merged: bool) -> None:
 
 
 @main.command()
-@RESULTS
+@click.argument("folders", nargs=-1, required=True, metavar="OUT RESULTS...", type=click.Path(path_type=Path))
 @_settled
-def merge(results: Path) -> None:
-    """Merge the answers of overlapping chunks into merged/."""
-    import s1batch
+def merge(folders: tuple[Path, ...]) -> None:
+    """Merge the results of several runs of one job into the new folder OUT; they stay as they are.
 
-    count = s1batch.open_results(results).merge()
-    click.echo("this job has nothing to merge" if count is None else f"{results}: {count:,} merged rows")
+    The runs may be of different archives, or shards of one plan on different file systems. With one folder alone, merge
+    its answers over overlapping chunks into merged/ again.
+    """
+    import s1batch
+    from s1batch.merging.merge import merge_results
+
+    target, *parents = folders
+    if parents:
+        done = merge_results(target, parents)
+        click.echo(f"{target}: {done.rows:,} rows for {done.chunks:,} planned chunks of {len(parents)} folders")
+        if done.superseded:
+            click.echo(f"{done.superseded:,} rows of chunks that had a better one elsewhere are in superseded/")
+        if done.unfinished:
+            click.echo(f"{done.unfinished:,} parts lack rows; run the job again to go on")
+            return
+    count = s1batch.open_results(target).merge()
+    click.echo("this job has nothing to merge" if count is None else f"{target}: {count:,} merged rows")
 
 
 @main.command()
@@ -291,7 +305,9 @@ def compact(results: Path, rows_per_file: int, keep: bool) -> None:
     from s1batch.results.compaction import compact as compact_rows
 
     done = compact_rows(results, rows_per_file=rows_per_file, keep=keep)
-    click.echo(f"{results}: {done.rows:,} rows of {done.parts:,} parts, {done.before:,} files before, {done.after:,} now")
+    click.echo(
+        f"{results}: {done.rows:,} rows of {done.parts:,} parts, {done.before:,} files before, {done.after:,} now"
+    )
     if done.kept is not None:
         click.echo(f"the old files are in {done.kept}")
 

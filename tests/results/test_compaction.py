@@ -142,7 +142,11 @@ def test_large_files_have_several_row_groups_that_end_with_parts(tmp_path, monke
 
 def test_a_run_at_work_is_not_disturbed(tmp_path):
     write_results(tmp_path, parts=range(9))
-    with ResultsStore(tmp_path, SCHEMA) as store, store.lease("run-1-of-2"), pytest.raises(LockedError, match="run-1-of"):
+    with (
+        ResultsStore(tmp_path, SCHEMA) as store,
+        store.lease("run-1-of-2"),
+        pytest.raises(LockedError, match="run-1-of"),
+    ):
         compact(tmp_path)
     with ResultsStore(tmp_path, SCHEMA) as store, store.open_part(9), pytest.raises(LockedError, match="part-000009"):
         compact(tmp_path)

@@ -41,7 +41,7 @@ def left_over(path: Path) -> list[str]:
 
 
 @EXCHANGE
-@pytest.mark.parametrize("keep", [False, True], ids=["", "keep"])
+@pytest.mark.parametrize("keep", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "keep"])
 def test_killed_before_each_step_of_a_compaction(tmp_path, prepared, exchanges, keep):
     source, rows = prepared
     for step in range(1, 200):
@@ -60,13 +60,17 @@ def test_killed_before_each_step_of_a_compaction(tmp_path, prepared, exchanges, 
         assert verify(path).findings == ()
         if keep:
             (kept,) = (path / "originals").iterdir()
-            assert sorted(file.name for file in kept.iterdir()) == [f"part-{part:06d}.parquet" for part in range(3)]
+            assert sorted(file.name for file in kept.glob("part-*")) == [
+                f"part-{part:06d}.parquet" for part in range(3)
+            ]
         if not killed:
             assert step > 15
             return
     pytest.fail("the child never came to its end")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @EXCHANGE
 def test_killed_before_each_step_of_asking_again_out_of_a_large_file(tmp_path, prepared, exchanges):
     """The rows that stay are there at every moment; those that are asked again are there or in superseded/."""
