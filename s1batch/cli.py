@@ -253,19 +253,39 @@ def show(results: Path, count: int, outcome: tuple[str, ...], columns: str | Non
 
 @main.command()
 @RESULTS
-@click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("output", required=False, type=click.Path(path_type=Path))
+@click.option("-o", "--output", "target", type=click.Path(path_type=Path), help="The same as OUTPUT.")
 @click.option(
-    "--format", "kind", type=click.Choice(["csv", "parquet", "jsonl", "quakeflow"]), help="Default: the file's suffix."
+    "--format",
+    "kind",
+    type=click.Choice(["csv", "parquet", "jsonl", "quakeflow", "delta"]),
+    help="Default: the file's suffix.",
 )
 @click.option("--merged", is_flag=True, help="Export merged answers instead of rows.")
 @_settled
-def export(results: Path, output: Path, kind: str | None, merged: bool) -> None:
-    """Write rows to another format; quakeflow: picks with QuakeFlow's column names, as CSV."""
+def export(results: Path, output: Path | None, target: Path | None, kind: str | None, merged: bool) -> None:
+    """Write rows to another format; quakeflow: picks with QuakeFlow's column names, as CSV.
+
+    delta: bring the Delta table in the folder OUTPUT up to date; rows that it has already are not written again.
+    """
     import s1batch
     from s1batch.export import export_results
 
-    count = export_results(s1batch.open_results(results), output, cast("Kind | None", kind), merged=merged)
-    click.echo(f"{output}: {count:,} rows")
+    where = output or target
+    if where is None or (output is not None and target is not None):
+        raise UsageError("export: say once where to write, as `export RESULTS OUTPUT` or with -o")
+    opened = s1batch.open_results(results)
+    if kind == "delta":
+        from s1batch.delta import export_delta
+
+        if merged:
+            raise UsageError("--format delta holds rows; export --merged as parquet")
+        done = export_delta(opened, where)
+        counts = f"{done.appended:,} appended, {done.replaced:,} replaced, {done.kept:,} as they were"
+        click.echo(f"{where}: rows {counts}; version {done.version}")
+        return
+    count = export_results(opened, where, cast("Kind | None", kind), merged=merged)
+    click.echo(f"{where}: {count:,} rows")
 
 
 @main.command()

@@ -106,6 +106,7 @@ class LargeFileWriter:
         self._temporary = folder / ".writing.parquet.tmp"
         self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd", write_page_checksum=True)
         self._waiting: list[pa.Table] = []
+        self._waiting_rows = self._waiting_bytes = 0
         self._first = -1
         self._sizes: list[int] = []
         self._written_ns: list[int] = []
@@ -149,8 +150,9 @@ class LargeFileWriter:
         self._digests.append(content_digest(table))
         self._waiting.append(table)
         self.rows += table.num_rows
-        rows = sum(each.num_rows for each in self._waiting)
-        if rows >= GROUP_ROWS or sum(each.nbytes for each in self._waiting) >= GROUP_BYTES:
+        self._waiting_rows += table.num_rows
+        self._waiting_bytes += table.nbytes
+        if self._waiting_rows >= GROUP_ROWS or self._waiting_bytes >= GROUP_BYTES:
             self._end_group()
 
     def close(self) -> None:
@@ -172,11 +174,11 @@ class LargeFileWriter:
         self._temporary.rename(self.path)
 
     def _end_group(self) -> None:
-        if not any(table.num_rows for table in self._waiting):
-            self._waiting.clear()
+        if not self._waiting_rows:
             return
         table = pa.concat_tables(self._waiting)
         self._waiting.clear()
+        self._waiting_rows = self._waiting_bytes = 0
         self._writer.write_table(table, row_group_size=table.num_rows)
 
 

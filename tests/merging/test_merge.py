@@ -264,5 +264,5 @@ def test_real_shards_and_another_archive(tmp_path):
     # A copy of the archive with a third station adds that station's windows; other files of the same names are refused.
     assert merge_results(tmp_path / "larger", [tmp_path / "out", tmp_path / "more"]).chunks == 87
     assert verify(tmp_path / "larger").ok
-    with pytest.raises(ConflictError, match="asked differently|is another file"):
+    with pytest.raises(ConflictError, match=r"asked differently|is another file"):
         merge_results(tmp_path / "wrong", [tmp_path / "out", tmp_path / "other"])
