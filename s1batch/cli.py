@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, ParamSpec, cast
+from typing import Any, ParamSpec
 
 import click
 
@@ -19,15 +19,12 @@ from s1batch import __version__
 from s1batch.engine_commands import engine
 from s1batch.errors import BudgetSpent, Interrupted, S1BatchError, UsageError
 from s1batch.model_commands import model
+from s1batch.results_commands import RESULTS, compact, export, merge
 from s1batch.stopping import Stop
-
-if TYPE_CHECKING:
-    from s1batch.export import Kind
 
 P = ParamSpec("P")
 
 JOB = click.argument("job", type=click.Path(dir_okay=False))
-RESULTS = click.argument("results", type=click.Path(file_okay=False, exists=True, path_type=Path))
 SET = click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Set a field of the job, in YAML.")
 OUTCOME_NAMES = ("ok", "unparsed", "length", "refused", "unreadable", "failed", "skipped")
 
@@ -251,85 +248,10 @@ def show(results: Path, count: int, outcome: tuple[str, ...], columns: str | Non
         click.echo(line)
 
 
-@main.command()
-@RESULTS
-@click.argument("output", required=False, type=click.Path(path_type=Path))
-@click.option("-o", "--output", "target", type=click.Path(path_type=Path), help="The same as OUTPUT.")
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["csv", "parquet", "jsonl", "quakeflow", "delta"]),
-    help="Default: the file's suffix.",
-)
-@click.option("--merged", is_flag=True, help="Export merged answers instead of rows.")
-@_settled
-def export(results: Path, output: Path | None, target: Path | None, kind: str | None, merged: bool) -> None:
-    """Write rows to another format; quakeflow: picks with QuakeFlow's column names, as CSV.
-
-    delta: bring the Delta table in the folder OUTPUT up to date; rows that it has already are not written again.
-    """
-    import s1batch
-    from s1batch.export import export_results
-
-    where = output or target
-    if where is None or (output is not None and target is not None):
-        raise UsageError("export: say once where to write, as `export RESULTS OUTPUT` or with -o")
-    opened = s1batch.open_results(results)
-    if kind == "delta":
-        from s1batch.delta import export_delta
-
-        if merged:
-            raise UsageError("--format delta holds rows; export --merged as parquet")
-        done = export_delta(opened, where)
-        counts = f"{done.appended:,} appended, {done.replaced:,} replaced, {done.kept:,} as they were"
-        click.echo(f"{where}: rows {counts}; version {done.version}")
-        return
-    count = export_results(opened, where, cast("Kind | None", kind), merged=merged)
-    click.echo(f"{where}: {count:,} rows")
-
-
-@main.command()
-@click.argument("folders", nargs=-1, required=True, metavar="OUT RESULTS...", type=click.Path(path_type=Path))
-@_settled
-def merge(folders: tuple[Path, ...]) -> None:
-    """Merge the results of several runs of one job into the new folder OUT; they stay as they are.
-
-    The runs may be of different archives, or shards of one plan on different file systems. With one folder alone, merge
-    its answers over overlapping chunks into merged/ again.
-    """
-    import s1batch
-    from s1batch.merging.merge import merge_results
-
-    target, *parents = folders
-    if parents:
-        done = merge_results(target, parents)
-        click.echo(f"{target}: {done.rows:,} rows for {done.chunks:,} planned chunks of {len(parents)} folders")
-        if done.superseded:
-            click.echo(f"{done.superseded:,} rows of chunks that had a better one elsewhere are in superseded/")
-        if done.unfinished:
-            click.echo(f"{done.unfinished:,} parts lack rows; run the job again to go on")
-            return
-    count = s1batch.open_results(target).merge()
-    click.echo("this job has nothing to merge" if count is None else f"{target}: {count:,} merged rows")
-
-
-@main.command()
-@RESULTS
-@click.option(
-    "--rows-per-file", default=1_000_000, show_default=True, type=click.IntRange(1), help="Most rows of a file."
-)
-@click.option("--keep", is_flag=True, help="Move the old files to originals/ instead of removing them.")
-@_settled
-def compact(results: Path, rows_per_file: int, keep: bool) -> None:
-    """Join the many small files of finished parts to few large ones, checked before the old ones go."""
-    from s1batch.results.compaction import compact as compact_rows
-
-    done = compact_rows(results, rows_per_file=rows_per_file, keep=keep)
-    click.echo(
-        f"{results}: {done.rows:,} rows of {done.parts:,} parts, {done.before:,} files before, {done.after:,} now"
-    )
-    if done.kept is not None:
-        click.echo(f"the old files are in {done.kept}")
+# Here, so that they are listed in the order of use.
+main.add_command(export)
+main.add_command(compact)
+main.add_command(merge)
 
 
 @main.command()

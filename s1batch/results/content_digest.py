@@ -36,6 +36,8 @@ def _add(hasher: Any, array: pa.Array) -> None:
         hasher.update(b"\1" + _bits(array.is_valid()))
     else:
         hasher.update(b"\0")
+    if array.null_count == len(array):
+        return
     kind = array.type
     if pa.types.is_struct(kind):
         for field, child in zip(kind, array.flatten(), strict=True):
@@ -45,7 +47,7 @@ def _add(hasher: Any, array: pa.Array) -> None:
         hasher.update(_numbers(pc.list_value_length(array)))
         _add(hasher, array.flatten())
     elif pa.types.is_boolean(kind):
-        hasher.update(_bits(array.fill_null(False)))
+        hasher.update(_bits(array.fill_null(False) if array.null_count else array))
     elif pa.types.is_string(kind) or pa.types.is_binary(kind):
         hasher.update(_numbers(pc.binary_length(array)))
         hasher.update(_text(array))
@@ -60,7 +62,8 @@ def _bits(array: pa.Array) -> bytes:
 
 
 def _numbers(array: pa.Array) -> bytes:
-    return bytes(array.fill_null(0).to_numpy(zero_copy_only=False).tobytes())
+    filled = array.fill_null(0) if array.null_count else array
+    return bytes(filled.to_numpy(zero_copy_only=False).tobytes())
 
 
 def _text(array: pa.Array) -> memoryview:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -25,11 +24,12 @@ from s1batch.plan_columns import PLAN
 from s1batch.plan_store import PlanStore
 from s1batch.records import OUTCOMES, REASONS, InventoryItem
 from s1batch.results.content_digest import content_digest
+from s1batch.results.findings import Code, Finding
 from s1batch.results.journal import read_journal
-from s1batch.results.large_file import LargeFile
-from s1batch.results.part_files import PartFiles, RowsFile
+from s1batch.results.part_files import PartFiles
 from s1batch.results.part_writer import part_journals
 from s1batch.results.rows_file import read_table
+from s1batch.results.rows_pieces import RowsPiece, rows_pieces
 from s1batch.results.skips import unfounded_skips
 from s1batch.results.store import ResultsStore
 from s1batch.results.switching import unsettled
@@ -37,58 +37,10 @@ from s1batch.results.switching import unsettled
 SourceCheck = Callable[[InventoryItem], str | None]
 """Looks at the file of an item again; returns in words how it differs (gone, other size, time or hash), or None."""
 
-Code = Literal[
-    "no_plan",
-    "no_results",
-    "plan_key_doubled",
-    "file_damaged",
-    "content_differs",
-    "part_doubled",
-    "schema_differs",
-    "row_missing",
-    "row_doubled",
-    "row_not_in_plan",
-    "part_wrong",
-    "outcome_unknown",
-    "reason_unknown",
-    "refusal_differs",
-    "skip_unfounded",
-    "samples_missing",
-    "samples_overlap",
-    "account_unbalanced",
-    "merged_unknown_chunk",
-    "source_changed",
-    "journal_left",
-    "journal_damaged",
-    "compaction_left",
-]
-
 THREADS = 4
 """Files that are read at once; Arrow reads without Python's lock."""
 
 OUTCOMES_AT_ONCE = 8192
-
-_WARNINGS: frozenset[Code] = frozenset({"journal_left", "journal_damaged", "compaction_left", "samples_overlap"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something that does not agree.
-
-    Attributes:
-        code: What, as one of a closed set.
-        text: What, where and what to do, in words.
-        count: How many rows, samples, files or bytes.
-    """
-
-    code: Code
-    text: str
-    count: int = 1
-
-    @property
-    def is_error(self) -> bool:
-        """Whether the results are wrong; a warning otherwise."""
-        return self.code not in _WARNINGS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +193,7 @@ def _checked_files(plan: PlanStore, store: ResultsStore, files: PartFiles) -> It
     """Check files of rows, several at once; yields in order, and reads little further than what was taken."""
     waiting: deque[Future[list[_Checked]]] = deque()
     with ThreadPoolExecutor(THREADS, thread_name_prefix="s1batch-verify") as pool:
-        for tables in _pieces(files):
+        for tables in rows_pieces(files):
             waiting.append(pool.submit(_checked, plan, store, tables))
             if len(waiting) > (2 * THREADS if tables.group is None else THREADS):
                 yield from waiting.popleft().result()
@@ -249,46 +201,7 @@ def _checked_files(plan: PlanStore, store: ResultsStore, files: PartFiles) -> It
             yield from waiting.popleft().result()
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """What is read at once: a file of one part, a row group of a large one, or a large one that cannot be opened."""
-
-    file: RowsFile
-    opened: LargeFile | None = None
-    group: int | None = None
-    damage: str | None = None
-
-    def tables(self) -> Iterator[tuple[int, pa.Table, bytes | None]]:
-        """Yield each part with its rows and the digest that they should have, where that is known."""
-        if self.damage is not None:
-            raise ResultsError(self.damage)
-        if self.opened is None or self.group is None:
-            yield self.file.first, read_table(self.file.path), None
-            return
-        table = self.opened.group(self.group)
-        for part in self.opened.parts_of(self.group):
-            digest = self.opened.index.digests[part - self.opened.index.first]
-            yield part, self.opened.part_of(table, self.group, part), digest
-
-
-def _pieces(files: PartFiles) -> Iterator[_Piece]:
-    for file in files.files:
-        if not files.is_large(file):
-            yield _Piece(file)
-            continue
-        try:
-            opened = files.open(file)
-        except ResultsError as error:
-            yield _Piece(file, damage=str(error))
-            continue
-        if (opened.index.first, opened.index.last) != (file.first, file.last):
-            yield _Piece(file, damage=f"{file.path} holds other parts than its name says; restore it from a copy")
-            continue
-        for group in range(opened.groups):
-            yield _Piece(file, opened, group)
-
-
-def _checked(plan: PlanStore, store: ResultsStore, piece: _Piece) -> list[_Checked]:
+def _checked(plan: PlanStore, store: ResultsStore, piece: RowsPiece) -> list[_Checked]:
     checked = []
     try:
         for part, table, digest in piece.tables():
