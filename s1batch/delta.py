@@ -193,7 +193,8 @@ _TOLD_SCHEMA = pa.schema(
 def _within(wanted: Hashes, known: Hashes) -> np.ndarray[Any, Any]:
     if not len(known):
         return np.zeros(len(wanted), bool)
-    return known[np.minimum(np.searchsorted(known, wanted), len(known) - 1)] == wanted
+    found: np.ndarray[Any, Any] = known[np.minimum(np.searchsorted(known, wanted), len(known) - 1)] == wanted
+    return found
 
 
 def _batches(rows: pl.LazyFrame, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -69,8 +69,9 @@ def test_what_is_kept_is_what_was_there(tmp_path):
     write_results(tmp_path)
     before = {file.name: file.read_bytes() for file in (tmp_path / "rows").iterdir()}
     done = compact(tmp_path, keep=True)
-    assert done.kept == tmp_path / "originals" / "0001"
-    assert {file.name: file.read_bytes() for file in done.kept.iterdir()} == before
+    kept = tmp_path / "originals" / "0001"
+    assert done.kept == kept
+    assert {file.name: file.read_bytes() for file in kept.iterdir()} == before
     assert verify(tmp_path).complete
 
 
