@@ -21,6 +21,7 @@ from s1batch.runspec import RunSpec, write_run_spec
 from s1batch.subset import Shard
 from tests.archives import pick_job, write_archive
 from tests.plans import MINUTE_NS, SCHEMA, minutes, row, stretch, window, write_plan
+from tests.results import victim
 from tests.results.finished import plain_row, rows_of, write_results
 
 
@@ -266,3 +267,34 @@ def test_real_shards_and_another_archive(tmp_path):
     assert verify(tmp_path / "larger").ok
     with pytest.raises(ConflictError, match=r"asked differently|is another file"):
         merge_results(tmp_path / "wrong", [tmp_path / "out", tmp_path / "other"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_before_each_step_of_merging(tmp_path):
+    """The merged folder is there as a whole or not at all, and the next attempt ends the same."""
+    results(tmp_path / "one", parts=[0, 2])
+    results(tmp_path / "two", parts=[1])
+    before = contents(tmp_path / "one"), contents(tmp_path / "two")
+    expected = None
+    for step in range(1, 200):
+        base = tmp_path / f"m{step}"
+        base.mkdir()
+        out = base / "out"
+        killed = victim.was_killed(_merge_both, base, tmp_path, kill_at=step)
+        if out.exists():
+            assert verify(out).ok
+        else:
+            assert killed
+            _merge_both(base, tmp_path)
+        expected = expected or rows_of(out)
+        assert rows_of(out) == expected
+        assert (contents(tmp_path / "one"), contents(tmp_path / "two")) == before
+        if not killed:
+            assert step > 15
+            return
+    pytest.fail("the child never came to its end")
+
+
+def _merge_both(base: Path, folder: Path) -> None:
+    merge_results(base / "out", [folder / "one", folder / "two"])
