@@ -60,3 +60,11 @@ class LooksAtSources(Protocol):
         Raises:
             SourceError: It is not there or cannot be reached.
         """
+
+
+@runtime_checkable
+class HoldsReaders(Protocol):
+    """A reader that reads through others, and whose paths say through which."""
+
+    def reader_of(self, path: str) -> tuple[Reader, str]:
+        """Return the reader of a file, and the file's path as that reader knows it."""

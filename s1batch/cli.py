@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, cast
+from typing import Any, ParamSpec
 
 import click
 
@@ -16,16 +16,13 @@ from s1batch import __version__
 from s1batch.engine_commands import engine
 from s1batch.errors import BudgetSpent, Interrupted, OutOfTime, S1BatchError, UsageError
 from s1batch.model_commands import model
+from s1batch.results_commands import RESULTS, compact, export, merge
 from s1batch.slurm_commands import cancel, close, submit
 from s1batch.stopping import signals
-
-if TYPE_CHECKING:
-    from s1batch.export import Kind
 
 P = ParamSpec("P")
 
 JOB = click.argument("job", type=click.Path(dir_okay=False))
-RESULTS = click.argument("results", type=click.Path(file_okay=False, exists=True, path_type=Path))
 SET = click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Set a field of the job, in YAML.")
 OUTCOME_NAMES = ("ok", "unparsed", "length", "refused", "unreadable", "failed", "skipped")
 
@@ -263,32 +260,10 @@ def show(results: Path, count: int, outcome: tuple[str, ...], columns: str | Non
         click.echo(line)
 
 
-@main.command()
-@RESULTS
-@click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
-@click.option(
-    "--format", "kind", type=click.Choice(["csv", "parquet", "jsonl", "quakeflow"]), help="Default: the file's suffix."
-)
-@click.option("--merged", is_flag=True, help="Export merged answers instead of rows.")
-@_settled
-def export(results: Path, output: Path, kind: str | None, merged: bool) -> None:
-    """Write rows to another format; quakeflow: picks with QuakeFlow's column names, as CSV."""
-    import s1batch
-    from s1batch.export import export_results
-
-    count = export_results(s1batch.open_results(results), output, cast("Kind | None", kind), merged=merged)
-    click.echo(f"{output}: {count:,} rows")
-
-
-@main.command()
-@RESULTS
-@_settled
-def merge(results: Path) -> None:
-    """Merge the answers of overlapping chunks into merged/."""
-    import s1batch
-
-    count = s1batch.open_results(results).merge()
-    click.echo("this job has nothing to merge" if count is None else f"{results}: {count:,} merged rows")
+# Here, so that they are listed in the order of use.
+main.add_command(export)
+main.add_command(compact)
+main.add_command(merge)
 
 
 @main.command()

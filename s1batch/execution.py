@@ -6,8 +6,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from s1batch.assembly import EngineFacts, check_engine, engine_facts, make_job, make_reader
@@ -32,7 +33,10 @@ from s1batch.wording import count
 from s1batch.work import Work, carry_out
 
 PLAN_PATIENCE_S = 24 * 3600.0
-"""How long a shard waits for another one that is making the plan."""
+"""How long a shard waits for another one that is making the plan, and a run for a compaction."""
+
+TELL_AFTER_S = 3.0
+"""A run that waits for longer says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,9 +157,7 @@ def execute(
     job = make_job(loaded)
     reader = make_reader(loaded, facts.rules)
     schema = RowSchema(reader.lineage, job.columns)
-    lease = _lease_name(options.shard)
-    with ResultsStore(path, schema) as store, _held(store, lease, options.patience_s, stop):
-        store.tidy()
+    with ResultsStore(path, schema) as store, _begun(store, options, say, stop):
         with at_once(stop):
             plan = _open_plan(loaded, facts, job, reader, path, store, options, say, stop)
         subset = Subset.of(plan, options.shard, options.limit)
@@ -176,10 +178,10 @@ def execute(
                 tasks=tasks,
                 chunks=subset.chunks,
                 done=before,
-                run=lease,
+                run=_lease_name(options.shard),
                 shard=options.shard,
                 retried=options.retry,
-                allowance=allowance(loaded.spec.run, store, lease, options.shard),
+                allowance=allowance(loaded.spec.run, store, _lease_name(options.shard), options.shard),
                 scheduler=options.scheduler or loaded.spec.run.scheduler,
                 workers=options.workers if options.workers is not None else loaded.spec.run.workers,
                 patience_s=options.patience_s,
@@ -239,7 +241,7 @@ def _open_plan(
     """Return the plan of a results folder, made or extended when that is due; refuse another job's folder."""
     layout = Layout(path)
     spec = make_run_spec(loaded, facts, job.prompt_hash)
-    with _held(store, "plan", PLAN_PATIENCE_S, stop):
+    with _patiently(partial(store.lease, "plan"), stop):
         if layout.run.exists():
             check_same(read_run_spec(layout.run), spec, path)
         else:
@@ -265,20 +267,56 @@ def _open_plan(
 
 
 @contextmanager
-def _held(store: ResultsStore, name: str, patience_s: float, stop: threading.Event) -> Iterator[Lease]:
-    """Hold a lease; wait while another run holds it."""
-    give_up = time.monotonic() + patience_s
+def _begun(store: ResultsStore, options: RunOptions, say: Say, stop: threading.Event) -> Iterator[None]:
+    """Hold the lease of a run, with files of rows that it may add to; wait while they are changed.
+
+    Rows that are asked again are taken out of large files for all shards at once: later, when others are at work, files
+    that many parts share cannot be changed any more.
+    """
+    give_up = time.monotonic() + options.patience_s
     with ExitStack() as held:
         while True:
             try:
-                lease = held.enter_context(store.lease(name))
+                with _patiently(store.gate, stop, lambda error: say(f"waiting: {error}")) as gate, ExitStack() as begun:
+                    begun.enter_context(store.lease(_lease_name(options.shard)))
+                    store.settle()
+                    if options.retry and options.limit is None:
+                        store.take_out(store.large_parts_with(options.retry), gate)
+                    held.push(begun.pop_all())
                 break
             except LockedError:
+                # That of a node that was lost; others may begin meanwhile, so the gate is not held.
                 if time.monotonic() >= give_up:
                     raise
                 stop.wait(0.5)
                 go_on(stop)
-        yield lease
+        yield
+
+
+@contextmanager
+def _patiently(
+    lease: Callable[[], AbstractContextManager[Lease]],
+    stop: threading.Event,
+    waits: Callable[[LockedError], None] = lambda error: None,
+) -> Iterator[Lease]:
+    """Hold a lease that others give back soon: who makes the plan, who begins, who compacts."""
+    give_up = time.monotonic() + PLAN_PATIENCE_S
+    told = time.monotonic() + TELL_AFTER_S
+    with ExitStack() as held:
+        while True:
+            try:
+                taken = held.enter_context(lease())
+                break
+            except LockedError as error:
+                now = time.monotonic()
+                if now > give_up:
+                    raise
+                if now > told:
+                    waits(error)
+                    told = give_up
+                stop.wait(0.1)
+                go_on(stop)
+        yield taken
 
 
 def _merge(job: Job, store: ResultsStore, plan: PlanStore) -> int | None:

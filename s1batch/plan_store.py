@@ -234,6 +234,13 @@ class PlanStore:
         """How many chunks are planned."""
         return sum(generation.n_chunks for generation in self._generations)
 
+    def sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return how many chunks each part has."""
+        sizes = np.zeros(self.parts(), np.int64)
+        for table in self.tables(["part"]):
+            sizes += np.bincount(table.column("part").to_numpy(), minlength=self.parts())
+        return sizes
+
     def entries(self, part: int) -> list[PlanEntry]:
         """Return the entries of one part, in their order.
 

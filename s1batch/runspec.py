@@ -49,6 +49,7 @@ class RunSpec(BaseModel):
         python: Version of Python.
         platform: Operating system and machine.
         git_revision: Revision of the repository that the job file lies in, with `+changes`; None outside one.
+        merged_from: The runs that were merged into these results, each as its own run.json said it, with its path.
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
@@ -69,6 +70,7 @@ class RunSpec(BaseModel):
     python: str
     platform: str
     git_revision: str | None = None
+    merged_from: tuple[dict[str, Any], ...] = ()
 
     @property
     def identity(self) -> ModelIdentity:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from s1batch.errors import SourceError
 from s1batch.plan_store import PlanStore
-from s1batch.readers.base import LooksAtSources, Reader
+from s1batch.readers.base import HoldsReaders, LooksAtSources, Reader
 from s1batch.records import InventoryItem, Record, Refusal
 
 
@@ -57,6 +57,9 @@ def check_item(reader: Reader, item: InventoryItem) -> str | None:
     """
     if item.status == "unreadable" and not item.mtime_ns:
         return None  # the plan could not look at it either: it was missing, or its name leads out of the archive
+    if isinstance(reader, HoldsReaders):
+        reader, path_there = reader.reader_of(item.path)
+        return check_item(reader, replace(item, path=path_there))
     if isinstance(reader, LooksAtSources):
         try:
             return _difference((item.size, item.mtime_ns), reader.look_at(item.path))

@@ -111,10 +111,15 @@ class JoinReader:
             for path in self.readers[alias].files():
                 yield outer_path(alias, path)
 
+    def reader_of(self, path: str) -> tuple[Reader, str]:
+        """Return the source that a path belongs to, and its path there."""
+        alias, inner = inner_path(path)
+        return self.readers[alias], inner
+
     def locate(self, path: str) -> Path:
         """Return where a file is now, absolute."""
-        alias, inner = inner_path(path)
-        return self.readers[alias].locate(inner)
+        reader, inner = self.reader_of(path)
+        return reader.locate(inner)
 
     def read(self, chunks: Sequence[Chunk]) -> Iterator[Record]:
         """Yield the record of each chunk; each source is read once over all chunks, in step with the others."""

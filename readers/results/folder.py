@@ -14,7 +14,9 @@ from s1batch.errors import JobFileError
 
 PLAN = "plan.parquet"
 
-_PART = re.compile(r"part-(\d{6,})\.parquet")
+_PART = re.compile(r"part-(\d{6,})(?:-(\d{6,})\.[0-9a-f]+)?\.parquet")
+"""A file of one part, or after `s1batch compact` one of all parts from the first number to the second."""
+
 _EXTENSION = re.compile(r"plan-(\d{4,})\.parquet")
 _LINES_AT_ONCE = 65536
 
@@ -51,7 +53,10 @@ class ResultsFolder:
         """Return how many chunks are planned in each part that has no file of rows yet."""
         import pyarrow.parquet as pq
 
-        done = {int(match[1]) for path in _entries(self.path / "rows") if (match := _PART.fullmatch(path.name))}
+        done: set[int] = set()
+        for path in _entries(self.path / "rows"):
+            if match := _PART.fullmatch(path.name):
+                done.update(range(int(match[1]), int(match[2] or match[1]) + 1))
         waiting: Counter[int] = Counter()
         for path in self._plans():
             with pq.ParquetFile(path) as file:

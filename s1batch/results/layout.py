@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PART = re.compile(r"part-(\d{6,})\.parquet")
+_PARTS = re.compile(r"part-(\d{6,})-(\d{6,})\.[0-9a-f]+\.parquet")
 _JOURNAL = re.compile(r"part-(\d{6,})\.([0-9A-Za-z_-]+)\.journal")
 _PART_LEASE = re.compile(r"part-(\d{6,})\.json")
 _SUPERSEDED = re.compile(r"part-(\d{6,})\.[0-9a-f]+\.parquet")
@@ -40,8 +41,23 @@ class Layout:
 
     @property
     def rows(self) -> Path:
-        """Folder with one file for each finished part."""
+        """Folder with the rows of finished parts: a file for each, or one for many after a compaction."""
         return self.root / "rows"
+
+    @property
+    def new_rows(self) -> Path:
+        """What a compaction is about to put in the place of `rows`; behind the exchange, what was there before."""
+        return self.root / "rows.new"
+
+    @property
+    def old_rows(self) -> Path:
+        """What was in the place of `rows`, on file systems that cannot exchange two folders."""
+        return self.root / "rows.old"
+
+    @property
+    def originals(self) -> Path:
+        """Folder of the files of rows as they were before compactions that kept them, one folder for each."""
+        return self.root / "originals"
 
     @property
     def merged(self) -> Path:
@@ -125,6 +141,18 @@ class Layout:
         match = _PART.fullmatch(name)
         return None if match is None else int(match.group(1))
 
+    def large_rows(self, folder: Path, first: int, last: int, digest: str) -> Path:
+        """Rows of the finished parts from `first` to `last`, none left out; `digest` stands for their content."""
+        return folder / f"part-{first:06d}-{last:06d}.{digest}.parquet"
+
+    def rows_range(self, name: str) -> tuple[int, int] | None:
+        """Return the first and the last part that a file name in `rows` stands for; None for other names."""
+        match = _PARTS.fullmatch(name)
+        if match is not None:
+            return int(match.group(1)), int(match.group(2))
+        part = self.rows_part(name)
+        return None if part is None else (part, part)
+
     def journal(self, part: int, writer: str) -> Path:
         """Journal of one writer for one unfinished part; `writer` is of letters, digits, `_` and `-`."""
         return self.journals / f"part-{part:06d}.{writer}.journal"
@@ -137,6 +165,11 @@ class Layout:
     def lease(self, name: str) -> Path:
         """The lease of that name."""
         return self.leases / f"{name}.json"
+
+    def lease_name(self, file: str) -> str | None:
+        """Return the name of the lease that a file name in `leases` is; None for other names."""
+        name, dot, rest = file.partition(".")
+        return name if name and dot and rest == "json" else None
 
     def part_lease_name(self, part: int) -> str:
         """The name of the lease of a part."""

@@ -215,6 +215,11 @@ class LeaseKeeper:
                         f"(a lease without a sign of life for {self._stale_s:g} s is taken over)"
                     )
 
+    def held(self) -> frozenset[str]:
+        """Return the names of the leases that are held here."""
+        with self._lock:
+            return frozenset(lease.name for lease in self._held.values())
+
     def release(self, lease: Lease) -> None:
         """Give a lease back; nothing happens when it was lost."""
         with self._lock:

@@ -14,7 +14,7 @@ from s1batch.errors import ResultsError
 from s1batch.jobs.base import Job
 from s1batch.results.atomic import atomic_path, make_folder
 from s1batch.results.layout import Layout
-from s1batch.results.rows_file import read_table
+from s1batch.results.part_files import PartFiles
 from s1batch.results.store import ResultsStore
 
 PIECE_ROWS = 1024
@@ -61,23 +61,22 @@ class _Pieces:
     def __init__(self, store: ResultsStore, columns: list[str]) -> None:
         self._store = store
         self._columns = columns
-        self._parts = sorted(store.finished())
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
         tables = [self._store.schema.arrow.empty_table().select(self._columns)]
-        for part in self._parts:
-            tables.append(self._read(part))
+        files = self._store.files()
+        for part in sorted(files.finished):
+            tables.append(self._read(files, part))
             if sum(table.num_rows for table in tables) >= PIECE_ROWS:
                 yield pl.DataFrame(pa.concat_tables(tables))
                 del tables[1:]
         yield pl.DataFrame(pa.concat_tables(tables))
 
-    def _read(self, part: int) -> pa.Table:
-        path = self._store.layout.part_rows(part)
-        table = read_table(path, self._columns)
+    def _read(self, files: PartFiles, part: int) -> pa.Table:
+        table = files.read(part, self._columns)
         missing = sorted(set(self._columns).difference(table.column_names))
         if missing:
-            raise ResultsError(f"{path} has no column {', '.join(missing)}; restore it from a copy")
+            raise ResultsError(f"{files.path_of(part)} has no column {', '.join(missing)}; restore it from a copy")
         return table.select(self._columns)
 
 

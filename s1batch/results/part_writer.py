@@ -16,7 +16,7 @@ from s1batch.results.journal_turns import OpenTurns, turn_payload
 from s1batch.results.layout import Layout
 from s1batch.results.lease import Lease
 from s1batch.results.process import ProcessIdentity
-from s1batch.results.rows_file import read_rows, write_rows
+from s1batch.results.rows_file import write_rows
 from s1batch.results.schema import RowSchema
 
 
@@ -93,6 +93,7 @@ class PartWriter:
         lease: Lease,
         flusher: JournalFlusher,
         on_close: Callable[[PartWriter], None],
+        stored: Sequence[Row] | None = None,
     ) -> None:
         self.part = part
         self._layout = layout
@@ -105,9 +106,9 @@ class PartWriter:
         self._closed = False
         self._target = layout.part_rows(part)
         journals = part_journals(layout, part)
-        self.finished = self._target.exists()
-        if self.finished:
-            self._rows = {row.chunk_key: row for row in read_rows(self._target, schema)}
+        self.finished = stored is not None
+        if stored is not None:
+            self._rows = {row.chunk_key: row for row in stored}
             self._turns = OpenTurns()
             remove_journals(layout, journals)
         else:

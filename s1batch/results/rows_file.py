@@ -45,10 +45,25 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     Raises:
         ResultsError: It is damaged, or cannot be read.
     """
+    with reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        # Most files are small, and where there are many, the caller reads several at once.
+        return file.read(columns, use_threads=False)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name the file when it is gone or damaged.
+
+    Raises:
+        ResultsError: It is.
+    """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            # Most files are small, and where there are many, the caller reads several at once.
-            return file.read(columns, use_threads=False)
+        yield
+    except FileNotFoundError as error:
+        raise ResultsError(
+            f"{path} is gone; if the results were compacted just now, run the command again, else restore it from a "
+            "copy, or run the job again: its chunks are then asked once more"
+        ) from error
     except (OSError, pa.ArrowException) as error:
         raise ResultsError(
             f"{path} cannot be read ({error}); restore it from a copy, or remove it and run again: "
@@ -63,10 +78,19 @@ def read_rows(path: Path, schema: RowSchema) -> list[Row]:
         ResultsError: It is damaged, cannot be read, or has other columns.
     """
     table = read_table(path)
+    check_columns(path, schema, table)
+    return schema.rows_from_table(table)
+
+
+def check_columns(path: Path, schema: RowSchema, table: pa.Table) -> None:
+    """Make sure that rows have the columns of these results.
+
+    Raises:
+        ResultsError: They have others.
+    """
     differences = schema.differences(table.schema)
     if differences:
         raise ResultsError(f"{path} has other columns than these results: {'; '.join(differences)}")
-    return schema.rows_from_table(table)
 
 
 @contextmanager
@@ -80,8 +104,19 @@ def naming_damage(root: Path) -> Iterator[None]:
 
     try:
         yield
+    except FileNotFoundError as error:
+        raise ResultsError(
+            f"{root}: files of rows went while they were read ({error}); if the results were compacted just now, "
+            "run the command again"
+        ) from error
     except pl.exceptions.ComputeError:
         layout = Layout(root)
         for path in (*sorted(layout.rows.glob("*.parquet")), *sorted(layout.merged.glob("*.parquet"))):
-            read_table(path)
+            _check(path)
         raise
+
+
+def _check(path: Path) -> None:
+    with reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for number in range(file.num_row_groups):
+            file.read_row_group(number, use_threads=False)

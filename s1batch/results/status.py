@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 import polars as pl
 
@@ -18,6 +17,7 @@ from s1batch.results.journal import read_journal
 from s1batch.results.journal_turns import is_turn
 from s1batch.results.layout import Layout
 from s1batch.results.lease import Holder, read_holder
+from s1batch.results.part_files import PartFiles
 from s1batch.results.part_writer import part_journals
 from s1batch.results.rows_file import naming_damage
 from s1batch.results.store import ResultsStore
@@ -99,7 +99,8 @@ def _count(plan: PlanStore, layout: Layout, store: ResultsStore | None) -> Statu
             part: [(file, _mtime_ns(file)) for file in part_journals(layout, part)] for part in sorted(store.begun())
         }
         content = {part: _journal_lines([file for file, _ in files]) for part, files in journals.items()}
-        finished = store.finished()
+        files = store.files()
+        finished = set(files.finished)
         begun = set(journals) - finished
         for part in sorted(begun):
             lines = content[part]
@@ -108,11 +109,9 @@ def _count(plan: PlanStore, layout: Layout, store: ResultsStore | None) -> Statu
             for name in _TOKENS:
                 tokens[name] += sum(line.get(name) or 0 for line in lines)
             written.append((max((when for _, when in journals[part]), default=0), len(lines)))
-        _count_files(store, finished, outcomes, tokens)
-        sizes = _part_sizes(plan)
-        written += [
-            (_mtime_ns(layout.part_rows(part)), int(sizes[part]) if part < len(sizes) else 0) for part in finished
-        ]
+        _count_files(files, outcomes, tokens)
+        sizes = plan.sizes()
+        written += [(when, int(sizes[part]) if part < len(sizes) else 0) for part, when in files.written_ns()]
     planned_ns = _mtime_ns(layout.plan())
     holders = _holders(layout)
     return Status(
@@ -134,12 +133,10 @@ def _count(plan: PlanStore, layout: Layout, store: ResultsStore | None) -> Statu
     )
 
 
-def _count_files(
-    store: ResultsStore, finished: set[int], outcomes: Counter[tuple[str, str]], tokens: Counter[str]
-) -> None:
+def _count_files(files: PartFiles, outcomes: Counter[tuple[str, str]], tokens: Counter[str]) -> None:
     sums = [pl.col(name).sum() for name in _TOKENS]
-    grouped = store.scan(finished).group_by("outcome", "reason").agg(pl.len().alias("rows"), *sums)
-    with naming_damage(store.layout.root):
+    grouped = files.scan().group_by("outcome", "reason").agg(pl.len().alias("rows"), *sums)
+    with naming_damage(files.layout.root):
         counted = grouped.collect()
     for line in counted.iter_rows(named=True):
         outcomes[line["outcome"], line["reason"] or ""] += line["rows"]
@@ -157,13 +154,6 @@ def _journal_lines(paths: list[Path]) -> list[dict[str, Any]]:
             plain = orjson.loads(payload)
             lines.setdefault(plain["chunk_key"], plain)
     return list(lines.values())
-
-
-def _part_sizes(plan: PlanStore) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    sizes = np.zeros(plan.parts(), np.int64)
-    for table in plan.tables(["part"]):
-        sizes += np.bincount(table.column("part").to_numpy(), minlength=plan.parts())
-    return sizes
 
 
 def _rate(planned_ns: int, written: list[tuple[int, int]]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +14,21 @@ from s1batch.results.atomic import clean_temporaries, make_folder, results_error
 from s1batch.results.journal import JournalFlusher, read_journal
 from s1batch.results.journal_turns import OpenTurns
 from s1batch.results.layout import Layout
-from s1batch.results.lease import Lease, LeaseClock, LeaseKeeper
+from s1batch.results.lease import Lease, LeaseClock, LeaseKeeper, read_holder
+from s1batch.results.part_files import PartFiles, rows_folder
 from s1batch.results.part_writer import PartWriter, journal_rows, part_journals, remove_journals
-from s1batch.results.rows_file import read_rows, read_table, write_table
+from s1batch.results.rearranging import take_out
+from s1batch.results.rows_file import check_columns, naming_damage, read_table, write_table
 from s1batch.results.schema import RowSchema
 from s1batch.results.superseding import supersede_part
+from s1batch.results.switching import settle
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+GATE = "gate"
+"""Lease of who begins a run, and of who changes files of finished parts."""
 
 
 class ResultsStore:
@@ -43,6 +50,7 @@ class ResultsStore:
         self._keeper = LeaseKeeper(self.layout.leases, clock=clock)
         self._flusher = JournalFlusher()
         self._open: set[PartWriter] = set()
+        self._listed: tuple[tuple[int, int], PartFiles] | None = None
 
     def __enter__(self) -> ResultsStore:
         return self
@@ -70,8 +78,12 @@ class ResultsStore:
     # ----------------------------------------------------------------------------------------------- parts
 
     def finished(self) -> set[int]:
-        """Return the parts that have their file of rows."""
-        return set(self._numbers(self.layout.rows, self.layout.rows_part))
+        """Return the parts that have their rows in a file."""
+        return set(self.files().finished)
+
+    def files(self) -> PartFiles:
+        """Return the files of rows as they are now."""
+        return PartFiles(self.layout)
 
     def begun(self) -> set[int]:
         """Return the parts that have a journal."""
@@ -87,6 +99,46 @@ class ResultsStore:
         with self._keeper.lease(name) as lease:
             yield lease
 
+    @contextmanager
+    def gate(self) -> Iterator[Lease]:
+        """Hold what every run takes for a moment when it begins, so that none begins meanwhile.
+
+        Raises:
+            LockedError: A run begins just now, or the files of rows are being changed.
+        """
+        with self._keeper.lease(GATE) as lease:
+            yield lease
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Make sure that no other process works on these results, which the caller's gate keeps so for the block.
+
+        Leases of dead processes are taken over for as long.
+
+        Raises:
+            LockedError: A run is at work.
+        """
+        taken: list[Lease] = []
+        mine = self._keeper.held()
+        try:
+            for name in self._lease_names():
+                if name not in mine and read_holder(self.layout.lease(name)) is not None:
+                    taken.append(self._keeper.acquire(name))
+            yield
+        finally:
+            for lease in taken:
+                self._keeper.release(lease)
+
+    def settle(self) -> None:
+        """End what a compaction that was killed has left, and tidy up; the caller holds the gate.
+
+        Raises:
+            ResultsError: Something cannot be renamed or removed.
+        """
+        settle(self.layout)
+        make_folder(self.layout.rows)
+        self.tidy()
+
     def open_part(self, part: int) -> PartWriter:
         """Take the lease of a part and load what is answered of it, by any writer.
 
@@ -101,7 +153,9 @@ class ResultsStore:
             self._keeper.release(lease)
 
         try:
-            writer = PartWriter(self.layout, self.schema, part, lease, self._flusher, on_close)
+            stored = self._stored(part)
+            rows = None if stored is None else self._rows_of(stored, part)
+            writer = PartWriter(self.layout, self.schema, part, lease, self._flusher, on_close, rows)
         except BaseException:
             self._keeper.release(lease)
             raise
@@ -118,8 +172,53 @@ class ResultsStore:
             LockedError: Another process works on this part.
             ResultsError: Something cannot be read or written; what was there before still counts.
         """
+        stored = self._stored(part)
+        if stored is not None and stored.lies_in_large(part):
+            if not _has_any(stored, part, outcomes):
+                return 0
+            with self.gate() as lease:
+                self.take_out([part], lease)
         with self._keeper.lease(self.layout.part_lease_name(part)):
             return supersede_part(self.layout, self.schema, part, outcomes)
+
+    def take_out(self, parts: Collection[int], lease: Lease) -> None:
+        """Give parts that lie in large files files of their own; where there are none, nothing happens.
+
+        Args:
+            parts: Which ones.
+            lease: The gate, which the caller holds.
+
+        Raises:
+            LockedError: Another run is at work.
+            ResultsError: Something cannot be read or written; everything is as before.
+        """
+        files = self.files()
+        if not any(files.lies_in_large(part) for part in parts):
+            return
+        with ExitStack() as held:
+            try:
+                held.enter_context(self.alone())
+            except LockedError as error:
+                raise LockedError(
+                    f"rows that are asked again lie in files of many parts, which change only while no other run is at "
+                    f"work on {self.layout.root}: {error}"
+                ) from error
+            take_out(files, self.schema, frozenset(parts), lease)
+
+    def large_parts_with(self, outcomes: Collection[Outcome]) -> list[int]:
+        """Return the parts in large files that have rows with one of these outcomes.
+
+        Raises:
+            ResultsError: A file is damaged.
+        """
+        import polars as pl
+
+        found: list[int] = []
+        with naming_damage(self.layout.root):
+            for file in self.files().large:
+                rows = pl.scan_parquet(file.path, glob=False).filter(pl.col("outcome").is_in(list(outcomes)))
+                found += rows.select(pl.col("part").unique()).collect()["part"].to_list()
+        return sorted(found)
 
     def tidy(self) -> None:
         """Remove what killed runs left: temporary files, and journals of finished parts.
@@ -132,7 +231,7 @@ class ResultsStore:
         for part in sorted(self.begun() & self.finished()):
             try:
                 with self._keeper.lease(self.layout.part_lease_name(part)):
-                    if self.layout.part_rows(part).exists():
+                    if self._stored(part) is not None:
                         remove_journals(self.layout, part_journals(self.layout, part))
             except LockedError:
                 continue
@@ -145,7 +244,7 @@ class ResultsStore:
         Args:
             parts: Which ones; None means all.
         """
-        return self._scan_parts(sorted(self.finished() if parts is None else parts))
+        return self.files().scan(parts)
 
     def scan_all(self, parts: Collection[int] | None = None) -> pl.LazyFrame:
         """Return the rows of all finished parts, and behind them those still in journals.
@@ -155,12 +254,12 @@ class ResultsStore:
         """
         import polars as pl
 
-        finished, unfinished = self._rows_by_part(parts)
+        files, unfinished = self._rows_by_part(parts)
         rows = [row for part in sorted(unfinished) for row in unfinished[part].values()]
         frame = pl.from_arrow(self.schema.to_table(rows))
         if not isinstance(frame, pl.DataFrame):
             raise TypeError("a table became no frame")
-        return pl.concat([self._scan_parts(sorted(finished)), frame.lazy()])
+        return pl.concat([files.scan(parts), frame.lazy()])
 
     def latest_rows(self) -> Iterator[Row]:
         """Yield the rows of unfinished parts, then those of finished ones from the last part to the first.
@@ -171,8 +270,9 @@ class ResultsStore:
         begun = sorted(self.begun())
         for part in begun:
             yield from journal_rows(part_journals(self.layout, part), self.schema).values()
-        for part in sorted(self.finished(), reverse=True):
-            yield from read_rows(self.layout.part_rows(part), self.schema)
+        files = self.files()
+        for part in sorted(files.finished, reverse=True):
+            yield from self._rows_of(files, part)
 
     def turns(self) -> Iterator[Turn]:
         """Yield the turns in the journals of unfinished parts, without reading the rows beside them.
@@ -194,31 +294,55 @@ class ResultsStore:
         Args:
             parts: Only these parts; None means all.
         """
-        finished, unfinished = self._rows_by_part(parts)
-        return finished, {part: frozenset(rows) for part, rows in unfinished.items()}
+        files, unfinished = self._rows_by_part(parts)
+        finished = set(files.finished) if parts is None else files.finished.intersection(parts)
+        return set(finished), {part: frozenset(rows) for part, rows in unfinished.items()}
 
-    def _rows_by_part(self, parts: Collection[int] | None) -> tuple[set[int], dict[int, dict[str, Row]]]:
-        """Return the finished parts, and the rows of the unfinished ones."""
+    def _rows_by_part(self, parts: Collection[int] | None) -> tuple[PartFiles, dict[int, dict[str, Row]]]:
+        """Return the files of rows, and the rows of the unfinished parts."""
         # Journals first: a part that is finished meanwhile is then read from its file.
         begun = self.begun() if parts is None else self.begun().intersection(parts)
         found = {part: journal_rows(part_journals(self.layout, part), self.schema) for part in sorted(begun)}
-        finished = self.finished() if parts is None else self.finished().intersection(parts)
-        return finished, {part: rows for part, rows in found.items() if part not in finished}
+        files = self.files()
+        return files, {part: rows for part, rows in found.items() if part not in files.finished}
 
-    def _scan_parts(self, parts: list[int]) -> pl.LazyFrame:
-        import polars as pl
+    def _stored(self, part: int) -> PartFiles | None:
+        """Return the files that hold the rows of a part; None when it is not finished."""
+        if self.layout.part_rows(part).exists():
+            return PartFiles.single(self.layout, part)
+        # Large files come and go only with the whole folder, which then is another one.
+        folder = rows_folder(self.layout)
+        with results_errors(folder):
+            try:
+                found = os.stat(folder)
+            except FileNotFoundError:
+                return None
+        identity = (found.st_dev, found.st_ino)
+        if self._listed is None or self._listed[0] != identity:
+            self._listed = (identity, self.files())
+        files = self._listed[1]
+        return files if files.lies_in_large(part) else None
 
-        # The file without rows gives the columns when no part is finished.
-        paths = [self.layout.part_rows(part) for part in parts] or [self.layout.schema]
-        return pl.scan_parquet(paths, glob=False)
+    def _rows_of(self, files: PartFiles, part: int) -> list[Row]:
+        table = files.read(part)
+        check_columns(files.path_of(part), self.schema, table)
+        return self.schema.rows_from_table(table)
+
+    def _lease_names(self) -> list[str]:
+        with results_errors(self.layout.leases):
+            names = sorted(os.listdir(self.layout.leases)) if self.layout.leases.is_dir() else []
+        return [name for name in map(self.layout.lease_name, names) if name is not None]
 
     # ---------------------------------------------------------------------------------------------- opening
 
     def _open_schema(self, schema: RowSchema | None) -> RowSchema:
         path = self.layout.schema
         if schema is not None:
-            for folder in (self.layout.root, self.layout.rows, self.layout.journals):
-                make_folder(folder)
+            make_folder(self.layout.root)
+            # Later, a folder of rows that is missing may be about to be put back.
+            if not path.exists():
+                make_folder(self.layout.rows)
+            make_folder(self.layout.journals)
         with results_errors(path):
             if path.exists():
                 stored = RowSchema.from_arrow(read_table(path).schema)
@@ -245,3 +369,7 @@ class ResultsStore:
                 number = number_of(name)
                 if number is not None:
                     yield number
+
+
+def _has_any(files: PartFiles, part: int, outcomes: Collection[Outcome]) -> bool:
+    return not set(outcomes).isdisjoint(files.read(part, ["outcome"]).column("outcome").unique().to_pylist())

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -25,64 +24,24 @@ from s1batch.outcome_ranks import OutcomeRanks
 from s1batch.plan_columns import PLAN
 from s1batch.plan_store import PlanStore
 from s1batch.records import OUTCOMES, REASONS, InventoryItem
+from s1batch.results.content_digest import content_digest
+from s1batch.results.findings import Code, Finding
 from s1batch.results.journal import read_journal
+from s1batch.results.part_files import PartFiles
 from s1batch.results.part_writer import part_journals
 from s1batch.results.rows_file import read_table
+from s1batch.results.rows_pieces import RowsPiece, rows_pieces
 from s1batch.results.skips import unfounded_skips
 from s1batch.results.store import ResultsStore
+from s1batch.results.switching import unsettled
 
 SourceCheck = Callable[[InventoryItem], str | None]
 """Looks at the file of an item again; returns in words how it differs (gone, other size, time or hash), or None."""
-
-Code = Literal[
-    "no_plan",
-    "no_results",
-    "plan_key_doubled",
-    "file_damaged",
-    "schema_differs",
-    "row_missing",
-    "row_doubled",
-    "row_not_in_plan",
-    "part_wrong",
-    "outcome_unknown",
-    "reason_unknown",
-    "refusal_differs",
-    "skip_unfounded",
-    "samples_missing",
-    "samples_overlap",
-    "account_unbalanced",
-    "merged_unknown_chunk",
-    "source_changed",
-    "journal_left",
-    "journal_damaged",
-]
 
 THREADS = 4
 """Files that are read at once; Arrow reads without Python's lock."""
 
 OUTCOMES_AT_ONCE = 8192
-
-_WARNINGS: frozenset[Code] = frozenset({"journal_left", "journal_damaged", "samples_overlap"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something that does not agree.
-
-    Attributes:
-        code: What, as one of a closed set.
-        text: What, where and what to do, in words.
-        count: How many rows, samples, files or bytes.
-    """
-
-    code: Code
-    text: str
-    count: int = 1
-
-    @property
-    def is_error(self) -> bool:
-        """Whether the results are wrong; a warning otherwise."""
-        return self.code not in _WARNINGS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,11 +101,13 @@ def verify(path: str | os.PathLike[str], sources: SourceCheck | None = None) -> 
 
 def _verify(plan: PlanStore, store: ResultsStore, sources: SourceCheck | None) -> Verdict:
     findings = list(_check_plan(plan))
-    finished = store.finished()
+    files = store.files()
+    finished = files.finished
+    findings += _check_files(files)
     rows = 0
-    sound = not findings
+    sound = not any(finding.is_error for finding in findings)
     outcomes = _Outcomes()
-    for checked in _checked_parts(plan, store, sorted(finished)):
+    for checked in _checked_files(plan, store, files):
         rows += checked.rows
         findings += checked.findings
         sound = sound and checked.outcomes is not None
@@ -220,30 +181,43 @@ class _Outcomes:
         return self._ranks
 
 
-def _checked_parts(plan: PlanStore, store: ResultsStore, parts: list[int]) -> Iterator[_Checked]:
+def _check_files(files: PartFiles) -> Iterator[Finding]:
+    for part in files.doubled():
+        text = f"{files.layout.rows}: part {part} lies in two files, so that its rows are read twice; move one away"
+        yield Finding(code="part_doubled", text=text)
+    for folder in unsettled(files.layout):
+        text = f"{folder}: left by a compaction that was killed; the next run or `s1batch compact` ends it"
+        yield Finding(code="compaction_left", text=text)
+
+
+def _checked_files(plan: PlanStore, store: ResultsStore, files: PartFiles) -> Iterator[_Checked]:
     """Check files of rows, several at once; yields in order, and reads little further than what was taken."""
-    waiting: deque[Future[_Checked]] = deque()
+    waiting: deque[Future[list[_Checked]]] = deque()
     with ThreadPoolExecutor(THREADS, thread_name_prefix="s1batch-verify") as pool:
-        for part in parts:
-            waiting.append(pool.submit(_checked, plan, store, part))
-            if len(waiting) > 2 * THREADS:
-                yield waiting.popleft().result()
+        for tables in rows_pieces(files):
+            waiting.append(pool.submit(_checked, plan, store, tables))
+            if len(waiting) > (2 * THREADS if tables.group is None else THREADS):
+                yield from waiting.popleft().result()
         while waiting:
-            yield waiting.popleft().result()
+            yield from waiting.popleft().result()
 
 
-def _checked(plan: PlanStore, store: ResultsStore, part: int) -> _Checked:
+def _checked(plan: PlanStore, store: ResultsStore, piece: RowsPiece) -> list[_Checked]:
+    checked = []
     try:
-        table = read_table(store.layout.part_rows(part))
-        found = list(_check_part(plan, store, part, table))
+        for part, table, digest in piece.tables():
+            found = list(_check_part(plan, store, part, table, piece.file.path))
+            differs = any(finding.code == "schema_differs" for finding in found)
+            if digest is not None and not differs and content_digest(table) != digest:
+                text = f"{piece.file.path}: the rows of part {part} are not those that were compacted; restore the file"
+                found.append(Finding(code="content_differs", text=text, count=table.num_rows))
+            checked.append(_Checked(table.num_rows, found, None if differs else table.select(["chunk_key", "outcome"])))
     except ResultsError as error:
-        return _Checked(0, [Finding(code="file_damaged", text=str(error))])
-    differs = any(finding.code == "schema_differs" for finding in found)
-    return _Checked(table.num_rows, found, None if differs else table.select(["chunk_key", "outcome"]))
+        checked.append(_Checked(0, [Finding(code="file_damaged", text=str(error))]))
+    return checked
 
 
-def _check_part(plan: PlanStore, store: ResultsStore, part: int, table: pa.Table) -> Iterator[Finding]:
-    where = store.layout.part_rows(part)
+def _check_part(plan: PlanStore, store: ResultsStore, part: int, table: pa.Table, where: Path) -> Iterator[Finding]:
     differences = store.schema.differences(table.schema)
     if differences:
         yield Finding(code="schema_differs", text=f"{where}: {'; '.join(differences)}", count=len(differences))
@@ -304,7 +278,7 @@ def _check_keys(where: Path, keys: list[str], planned: list[str]) -> Iterator[Fi
             yield Finding(code=code, text=f"{where}: {count} {text}, the first is {min(which)}", count=count)
 
 
-def _check_journals(store: ResultsStore, finished: set[int]) -> Iterator[Finding]:
+def _check_journals(store: ResultsStore, finished: Collection[int]) -> Iterator[Finding]:
     for part in sorted(store.begun()):
         for path in part_journals(store.layout, part):
             if part in finished:

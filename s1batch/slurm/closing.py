@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from s1batch.errors import LockedError
 from s1batch.results.layout import Layout
 from s1batch.slurm.client import Slurm
 from s1batch.slurm.folder import SubmissionFolder
@@ -35,7 +36,7 @@ def close_submission(
     patience_s: float = STRAGGLERS_S,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Look at a submission's results when its tasks have ended: verify them, and record what was found.
+    """Look at a submission's results when its tasks have ended: compact and verify them, and record what was found.
 
     Args:
         folder: The submission's folder.
@@ -56,7 +57,7 @@ def close_submission(
         found["said"] = "no task came as far as a plan; the logs say why"
     else:
         if done.complete:
-            _merge(results)
+            _tidy(results, say)
         found.update(_proof(results, say))
         missing = [shard.shard for shard in state.shards if shard.standing != "complete"]
         if missing:
@@ -83,12 +84,19 @@ def _settled(
         waited_s += _LOOK_EVERY_S
 
 
-def _merge(results: Path) -> None:
-    """Merge answers over overlaps where the task that ended last was killed before it had."""
+def _tidy(results: Path, say: Say) -> None:
+    """Merge answers over overlaps where the task that ended last was killed before it had; join small files."""
     import s1batch
+    from s1batch.results.compaction import compact
 
     if not Layout(results).merged_rows().exists():
         s1batch.open_results(results).merge()
+    try:
+        compacted = compact(results)
+    except LockedError as error:
+        say(f"not compacted: {error}")
+    else:
+        say(f"compacted: {compacted.before:,} files of rows before, {compacted.after:,} now")
 
 
 def _proof(results: Path, say: Say) -> dict[str, Any]:

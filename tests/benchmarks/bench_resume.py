@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_resume.py [--rows 1000000]
 
 A hundred thousand rows in a thousand parts take a minute or two, a million ten. All parts but the last are finished, by
-rows written straight to their files; the last is asked. Then status and verify of it all. Prints a table; asserts
-nothing.
+rows written straight to their files; the last is asked. Then status and verify of it all, before and after it is
+compacted. Prints a table; asserts nothing.
 """
 
 from __future__ import annotations
@@ -93,6 +93,10 @@ def main() -> None:
         seen = server.stats()
         first_s = seen["first"] - resumed.began if seen["first"] else float("nan")
         shown.append((f"resume, {seen['requests']} requests", resumed, f"{first_s:.2f}"))
+        shown.append(("run again, nothing to do", measure(run, folder=folder), ""))
+        shown.append(("status", measure([*PROGRAM, "status", str(out)], folder=folder), ""))
+        shown.append(("verify", measure([*PROGRAM, "verify", str(out)], folder=folder), ""))
+        shown.append(("compact", measure([*PROGRAM, "compact", str(out)], folder=folder), ""))
         shown.append(("run again, nothing to do", measure(run, folder=folder), ""))
         shown.append(("status", measure([*PROGRAM, "status", str(out)], folder=folder), ""))
         shown.append(("verify", measure([*PROGRAM, "verify", str(out)], folder=folder), ""))

@@ -19,11 +19,13 @@ from typing import Any
 
 from s1batch.errors import LockedError, ResultsError
 from s1batch.records import Row
+from s1batch.results import switching
+from s1batch.results.compaction import compact as compact_rows
 from s1batch.results.lease import LeaseKeeper
 from s1batch.results.store import ResultsStore
 from tests.plans import SCHEMA, minutes, row
 
-_STEPS = ("open", "os.rename", "os.remove", "os.truncate", "os.utime")
+_STEPS = ("open", "os.rename", "os.remove", "os.truncate", "os.utime", "os.link", "os.mkdir", "os.rmdir")
 
 
 def context() -> ForkServerContext:
@@ -100,6 +102,29 @@ def tidy(path: Path) -> None:
     """Clean up."""
     with ResultsStore(path, SCHEMA) as store:
         store.tidy()
+
+
+def compact(path: Path, keep: bool, exchanges: bool) -> None:
+    """Compact, on a file system that exchanges folders or not."""
+    if not exchanges:
+        switching.exchange = _cannot_exchange
+    compact_rows(path, keep=keep)
+
+
+def ask_again(path: Path, exchanges: bool) -> None:
+    """Take failed rows out of large files and supersede them, as a run with `--retry failed` begins."""
+    if not exchanges:
+        switching.exchange = _cannot_exchange
+    with ResultsStore(path, SCHEMA) as store:
+        with store.gate() as gate:
+            store.settle()
+            store.take_out(store.large_parts_with(["failed"]), gate)
+        for part in sorted(store.finished() | store.begun()):
+            store.supersede(part, ["failed"])
+
+
+def _cannot_exchange(one: Path, other: Path) -> bool:
+    return False
 
 
 def take_lease(path: Path, name: str) -> None:

@@ -221,6 +221,7 @@ def test_the_closing_job_proves_a_complete_run(job):
     said: list[str] = []
     assert close_submission(folder, slurm, said.append, sleep=_never) == 0
     assert folder.read_closing()["rows"] == 16
+    assert "compacted: 8 files of rows before, 1 now" in said
     assert said[-1].startswith("clean: every planned chunk has exactly one row")
 
 

@@ -21,6 +21,7 @@ from s1batch.execution import RunOptions
 from s1batch.readers.results import ResultsReader, ResultsSource
 from s1batch.readers.results.groups import RowGroups, RowPlace, sort_key
 from s1batch.records import Fields, InventoryItem, PlanEntry
+from s1batch.results.compaction import compact
 
 ECHO = {"kind": "replay", "function": "tests.answers:echo"}
 STATIONS = ["APE", "RJOB", "APE", "WET", "RJOB", "APE", "FUR", "APE", "RJOB", "APE"]
@@ -129,6 +130,13 @@ class TestRows:
             for folder in (made, tmp_path)
         ]
         assert groups[0] == groups[1]
+
+    def test_a_compacted_run_has_the_same_rows_with_the_same_keys(self, copied: Path, tmp_path: Path) -> None:
+        keys = [entry.chunk.key for entry in planned(reader_of(copied))[1]]
+        compact(copied / "first")
+        assert len(list((copied / "first" / "rows").iterdir())) == 1
+        assert [entry.chunk.key for entry in planned(reader_of(copied))[1]] == keys
+        assert s1batch.run(chained(copied), tmp_path / "second").verify(sources=True).complete
 
 
 class TestGroups:
