@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tests.slurm.configuration import SLURM, SLURMDBD, WITH_ACCOUNTING, WITHOUT_ACCOUNTING
+
 PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "slurm-client": "sbatch", "munge": "munged"}
 ACCOUNTING_PROGRAMS = {"slurmdbd": "slurmdbd", "mariadb-server-core": "mariadbd"}
 NODES = ("n1", "n2", "n3", "n4")
@@ -202,17 +204,15 @@ class Cluster:
         self._ports = dict(zip(("ctld", "dbd", "db", *NODES), ports, strict=True))
         if self.accounting:
             conf = self.folder / "etc/slurmdbd.conf"
-            conf.write_text(_SLURMDBD.format(folder=self.folder, controller=controller, **self._ports))
+            conf.write_text(SLURMDBD.format(folder=self.folder, controller=controller, **self._ports))
             conf.chmod(0o600)
-        storage = (_WITH_ACCOUNTING if self.accounting else _WITHOUT_ACCOUNTING).format(
-            folder=self.folder, **self._ports
-        )
+        storage = (WITH_ACCOUNTING if self.accounting else WITHOUT_ACCOUNTING).format(folder=self.folder, **self._ports)
         names = "" if self._named else f"NodeHostname={controller} "
         nodes = "\n".join(
             f"NodeName={node} {names}NodeAddr=127.0.0.1 Port={self._ports[node]} CPUs=8 RealMemory=64000 State=UNKNOWN"
             for node in NODES
         )
-        text = _SLURM.format(folder=self.folder, controller=controller, storage=storage, nodes=nodes, **self._ports)
+        text = SLURM.format(folder=self.folder, controller=controller, storage=storage, nodes=nodes, **self._ports)
         (self.folder / "etc/slurm.conf").write_text(text)
 
     def _set_hosts(self, names: Sequence[str]) -> None:
@@ -317,81 +317,6 @@ def _answers(port: int) -> bool:
         socket.create_connection(("127.0.0.1", port), 1).close()
         return True
     return False
-
-
-_SLURM = """\
-ClusterName=s1test
-SlurmctldHost={controller}(127.0.0.1)
-SlurmctldPort={ctld}
-SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
-# How long a requeued job waits before it may start again (Slurm's default is 120 s).
-AuthInfo=socket={folder}/run/munge.socket,cred_expire=5
-CredType=cred/munge
-# Daemons listen on what their host name resolves to, which is loopback.
-CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
-SlurmctldPidFile={folder}/run/slurmctld.pid
-SlurmdPidFile={folder}/run/slurmd-%n.pid
-SlurmctldLogFile={folder}/log/slurmctld.log
-SlurmdLogFile={folder}/log/slurmd-%n.log
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool/%n
-MailProg=/bin/true
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-MpiDefault=none
-SlurmdParameters=config_overrides
-ReturnToService=2
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-SchedulerType=sched/backfill
-SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=2
-SlurmdTimeout=10
-BatchStartTimeout=10
-MessageTimeout=10
-TCPTimeout=2
-KillWait=5
-InactiveLimit=0
-MinJobAge=600
-MaxArraySize=9
-JobRequeue=1
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-{storage}
-{nodes}
-PartitionName=main Nodes=ALL Default=YES DefaultTime=60 MaxTime=7-0 PriorityTier=10 PreemptMode=OFF State=UP
-PartitionName=spot Nodes=ALL DefaultTime=60 MaxTime=7-0 PriorityTier=1 PreemptMode=REQUEUE State=UP
-"""
-
-_WITH_ACCOUNTING = """\
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
-AccountingStoragePort={dbd}
-# The socket of munge towards the database is set here; AuthInfo is not used for that.
-AccountingStoragePass={folder}/run/munge.socket"""
-
-_WITHOUT_ACCOUNTING = "AccountingStorageType=accounting_storage/none"
-
-_SLURMDBD = """\
-DbdHost={controller}
-DbdAddr=127.0.0.1
-DbdPort={dbd}
-CommunicationParameters=NoInAddrAny
-SlurmUser=root
-AuthType=auth/munge
-AuthInfo=socket={folder}/run/munge.socket
-LogFile={folder}/log/slurmdbd.log
-PidFile={folder}/run/slurmdbd.pid
-StorageType=accounting_storage/mysql
-StorageHost=127.0.0.1
-StoragePort={db}
-StorageUser=slurm
-StoragePass=slurm
-StorageLoc=slurm_acct_db
-CommitDelay=1
-"""
 
 
 if __name__ == "__main__":
