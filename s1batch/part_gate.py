@@ -16,7 +16,7 @@ OPEN_CHUNKS = 8192
 """Chunks of open parts beyond which no further part is opened beside one that is still being read."""
 
 ADDRESSES_PER_CHUNK = 4
-"""A part with more addresses than this for each chunk counts as one of more chunks: it is the addresses that are held."""
+"""A part with more addresses than this for each chunk counts as more chunks: they are what is held."""
 
 READ_AHEAD_BYTES = 16 << 20
 """Bytes that parts read ahead beyond which no further part is read beside them."""
