@@ -230,7 +230,11 @@ class Session:
             let_in()
             entries = self._plan.entries(part)
             ahead = min(self._options.prefetch, len(entries))
-            place.holds(len(entries), sum(entry.nbytes for entry in entries) * ahead // max(len(entries), 1))
+            place.holds(
+                len(entries),
+                sum(entry.nbytes for entry in entries) * ahead // max(len(entries), 1),
+                sum(len(entry.chunk.inputs) for entry in entries),
+            )
             facts = self._facts_of(entries)
             with self._open_part(part) as writer:
                 chosen = self._chosen(entries, only, turn)

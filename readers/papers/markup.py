@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from s1batch.errors import SourceError
-from s1batch.readers.papers.extras import need
+from s1batch.readers.extras import need
 from s1batch.readers.papers.paper import Found, Paper, Place
 from s1batch.readers.papers.streams import read_whole
 from s1batch.readers.papers.text_builder import TextBuilder
@@ -68,7 +68,7 @@ class Markup:
 
 
 def _parse(content: bytes) -> Any:
-    etree = need("lxml.etree")
+    etree = need("lxml.etree", "papers", "XML files")
     parser = etree.XMLParser(
         resolve_entities=False,
         no_network=True,
