@@ -131,7 +131,6 @@ class TestRows:
         ]
         assert groups[0] == groups[1]
 
-
     def test_a_compacted_run_has_the_same_rows_with_the_same_keys(self, copied: Path, tmp_path: Path) -> None:
         keys = [entry.chunk.key for entry in planned(reader_of(copied))[1]]
         compact(copied / "first")
