@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from s1batch.api import Results
 from s1batch.errors import UsageError
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 LINE_WIDTH = 160
 CELL_WIDTH = 40
+PLACES = ("start", "start_time", "end_time", "start_sample", "end_sample")
+LEAST_WIDTH = 6
+"""Of a column, when there are more than fit the line."""
 
 
 def show_lines(
@@ -53,31 +57,54 @@ def show_lines(
     with naming_damage(results.path):
         total = frame.select(pl.len()).collect().item()
         shown = frame.select(chosen).head(count).collect()
+    if columns is None:
+        # Images and passages have no time, arrays no date or no sample: columns of dashes tell nothing.
+        shown = shown.drop([name for name in PLACES if name in shown.columns and shown[name].is_null().all()])
     yield from _table(shown, wide=wide)
     yield f"{min(count, total):,} of {total:,} rows"
 
 
 def _telling(results: Results, known: Sequence[str], *, merged: bool) -> list[str]:
     if merged:
-        return [name for name in known if not name.endswith("chunk_keys")]
+        return [name for name in known if name != "group_id" and not name.endswith("chunk_keys")]
     answer = [column.name for column in results.schema.answer] or ["text"]
     return ["source", "start", "outcome", "reason", *answer]
 
 
 def _table(frame: pl.DataFrame, *, wide: bool) -> Iterator[str]:
+    import polars as pl
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(show_edge=False, pad_edge=False)
-    for name, kind in frame.schema.items():
-        table.add_column(name, justify="right" if kind.is_numeric() else "left", no_wrap=not wide)
-    for row in frame.iter_rows():
-        table.add_row(*(Text(_cell(value, wide=wide)) for value in row))
+    cells = [[_cell(value, wide=wide) for value in row] for row in frame.iter_rows()]
+    columns = [list(column) for column in zip(frame.columns, *cells, strict=True)]
+    natural = [max(map(cell_len, column)) for column in columns]
+    cut = [kind.is_nested() or kind == pl.String for kind in frame.dtypes]
+    widths = [None] * len(natural) if wide else _fitting(natural, cut, LINE_WIDTH - 3 * len(natural))
+    for (name, kind), width in zip(frame.schema.items(), widths, strict=True):
+        justify: Literal["right", "left"] = "right" if kind.is_numeric() else "left"
+        table.add_column(Text(name), justify=justify, no_wrap=not wide, width=width)
+    for row in cells:
+        table.add_row(*map(Text, row))
     console = Console(width=None if wide else LINE_WIDTH, color_system=None)
     with console.capture() as captured:
         console.print(table)
     yield from captured.get().splitlines()
+
+
+def _fitting(widths: Sequence[int], cut: Sequence[bool], total: int) -> list[int | None]:
+    """Return widths that make at most the total: the widest columns of texts give way, numbers and times stay whole."""
+    fitting = list(widths)
+    texts = [number for number, may_be_cut in enumerate(cut) if may_be_cut]
+    while sum(fitting) > total and texts:
+        widest = max(texts, key=lambda number: fitting[number])
+        if fitting[widest] <= LEAST_WIDTH:
+            break
+        fitting[widest] -= 1
+    return [*fitting]
 
 
 def _cell(value: object, *, wide: bool) -> str:
@@ -90,6 +117,8 @@ def _cell(value: object, *, wide: bool) -> str:
         text = value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     elif isinstance(value, float):
         text = f"{value:g}"
+    elif isinstance(value, (list, dict)):
+        text = json.dumps(value, ensure_ascii=False, default=str)
     else:
         text = str(value)
     if not wide:

@@ -1,4 +1,4 @@
-"""Images of seven kinds -> one question on each, large ones in tiles -> Parquet -> proof.
+"""Images of seven kinds -> captions and objects, large ones in tiles -> Parquet -> proof.
 
 Gathers images that ship with the installed libraries, makes a large one, and runs the commands that a user would type.
 Needs no network and no GPU.
@@ -94,7 +94,9 @@ def main() -> None:
     results = folder / "results"
     show("plan", str(job))
     show("run", str(job))
-    show("verify", str(results))
+    show("show", str(results))
+    show("show", str(results), "--merged")
+    show("verify", str(results), "--sources")
     tell(results)
 
 

@@ -1,4 +1,4 @@
-"""Vibration of three pumps in Zarr stores -> questions about windows of 30 s -> Parquet -> proof.
+"""Vibration of three pumps in Zarr stores -> anomalies of overlapping windows -> merged -> proof -> score.
 
 Makes its data: two of the pumps have a fault at a known time, one store has a chunk that is damaged and one that is
 missing. Needs no network and no GPU. Run again, it resumes.
@@ -11,15 +11,17 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import zarr
 
 HERE = Path(__file__).resolve().parent
-RATE_HZ, MINUTES = 100, 4
-START_MS = 1_704_067_200_000  # 2024-01-01T00:00:00Z
-FAULTS = {"pump1": (95, "a bearing that knocks"), "pump2": (150, "a shaft that shakes")}
+RATE_HZ, MINUTES = 100, 2
+START = datetime(2024, 1, 1, tzinfo=UTC)
+FAULTS = {"pump1": (35, "a bearing that knocks"), "pump2": (65, "a shaft that shakes")}
+FAULT_S = 10
 
 
 def vibration(name: str, seed: int) -> np.ndarray:
@@ -30,7 +32,7 @@ def vibration(name: str, seed: int) -> np.ndarray:
     values = 0.4 * np.sin(2 * np.pi * 24 * times[:, None] + phases) + noise.normal(0, 0.1, (len(times), 3))
     if name in FAULTS:
         since = times - FAULTS[name][0]
-        inside = (since > 0) & (since < 10)
+        inside = (since > 0) & (since < FAULT_S)
         if name == "pump1":
             values += (inside & (np.round(since * RATE_HZ) % 37 == 0))[:, None] * [4.0, 2.0, 1.0]
         else:
@@ -45,14 +47,14 @@ def make(plant: Path) -> None:
         if store.exists():
             continue
         values = vibration(name, seed)
-        values[4321, 1] = np.nan
+        values[1321, 1] = np.nan
         partial = plant / f".{name}.zarr"
         shutil.rmtree(partial, ignore_errors=True)
         group = zarr.open_group(partial, mode="w", zarr_format=3)
         array = group.create_array(
             "vibration",
             shape=values.shape,
-            shards=(6000, 3),
+            shards=(3000, 3),
             chunks=(1000, 3),
             dtype="f4",
             dimension_names=("time", "axis"),
@@ -60,7 +62,7 @@ def make(plant: Path) -> None:
         )
         array[...] = values
         times = group.create_array("time", shape=len(values), dtype="i8", dimension_names=("time",))
-        times[...] = START_MS + np.arange(len(values)) * 1000 // RATE_HZ
+        times[...] = int(START.timestamp()) * 1000 + np.arange(len(values)) * 1000 // RATE_HZ
         times.attrs["units"] = "milliseconds since 1970-01-01"
         if name == "pump0":
             shard = partial / "vibration" / "c" / "1" / "0"
@@ -68,6 +70,15 @@ def make(plant: Path) -> None:
         if name == "pump1":
             (partial / "vibration" / "c" / "3" / "0").unlink()
         partial.rename(store)
+
+
+def write_truth(path: Path) -> None:
+    """Write where the faults are, one line each."""
+    lines = ["source,start,end"]
+    for name, (second, _) in FAULTS.items():
+        begin = START + timedelta(seconds=second)
+        lines.append(f"{name}.zarr/vibration,{begin.isoformat()},{(begin + timedelta(seconds=FAULT_S)).isoformat()}")
+    path.write_text("\n".join(lines) + "\n")
 
 
 def show(*arguments: str, expect: tuple[int, ...] = (0,)) -> None:
@@ -82,16 +93,22 @@ def main() -> None:
     """Run the example in the folder given on the command line, or in ./sensors."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("sensors")
     make(folder / "plant")
+    write_truth(folder / "truth.csv")
     job = folder / "job.yaml"
     shutil.copyfile(HERE / "job.yaml", job)
     results = str(folder / "results")
     show("plan", str(job))
-    # The windows of the damaged shard get their rows too; --accept says that they are expected.
-    show("run", str(job), "-o", results, "--accept", "unreadable")
-    show("show", results)
+    # Windows of the damaged shard get their rows too; --accept says that they are expected, and so are intervals that
+    # end before they begin: the embedded model was not made for this.
+    show("run", str(job), "-o", results, "--accept", "unreadable,unparsed")
+    show("show", results, "--columns", "source,start,outcome,reason,anomalous,absent_frac,nan_frac", "-n", "40")
+    show("show", results, "--merged")
     show("verify", results, "--sources")
+    show("score", results, "--truth", str(folder / "truth.csv"))
+    print("\nWhat was planted, and is scored against:")
     for name, (second, what) in FAULTS.items():
-        print(f"{name}: {what} from second {second} to {second + 10}")
+        print(f"  {name}: {what}, from second {second} to {second + FAULT_S}")
+    print("The answers of the embedded model mean nothing here; `robust z` beside it is what simple statistics find.")
 
 
 if __name__ == "__main__":

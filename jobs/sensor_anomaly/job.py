@@ -90,22 +90,23 @@ class SensorAnomalyJob(QuestionJob):
 
         An index outside the window makes the answer `unparsed`, `out_of_range`, and so does an interval that lies in
         the padding: such a model did not see what it answers about. One that reaches into the padding ends with the
-        data. Intervals beside `"anomalous": false` are dropped, because `anomalous` is what was asked first.
+        data. Intervals beside `"anomalous": false` are dropped unseen, because `anomalous` is what was asked first.
         """
         answer = interpret_json(response, self.schema)
         if answer.outcome != "ok":
             return answer
         window = SentSeries.of(record)
         notes = [answer.detail] if answer.detail else []
+        said = answer.fields["intervals"]
+        if said and not answer.fields["anomalous"]:
+            notes.append(f"{len(said)} intervals dropped: anomalous is false")
+            said = []
         intervals = []
-        for number, interval in enumerate(answer.fields["intervals"]):
+        for number, interval in enumerate(said):
             wrong = _misplaced(window, interval)
             if wrong is not None:
                 return Answer(outcome="unparsed", reason="out_of_range", detail=f"interval {number}: {wrong}")
             intervals.append(_placed(window, interval))
-        if intervals and not answer.fields["anomalous"]:
-            notes.append(f"{len(intervals)} intervals dropped: anomalous is false")
-            intervals = []
         fields = {"anomalous": answer.fields["anomalous"], "intervals": intervals}
         return Answer(outcome="ok", detail="; ".join(notes), fields=fields)
 

@@ -140,6 +140,10 @@ class TestPlaces:
         assert answer.fields == {"anomalous": False, "intervals": []}
         assert answer.detail == "1 intervals dropped: anomalous is false"
 
+    def test_intervals_that_are_dropped_are_not_asked_again(self):
+        answer = answered(make_job("sensor-anomaly"), window(), said(interval(9, 2), anomalous=False))
+        assert (answer.outcome, answer.fields["intervals"]) == ("ok", [])
+
     def test_a_closer_look_is_worth_it_where_an_interval_lies(self):
         job = make_job("sensor-anomaly")
         fields = answered(job, window(), said(interval(10, 19))).fields

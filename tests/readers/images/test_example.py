@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import s1batch
 from s1batch.jobfile import load_job
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -25,6 +26,10 @@ def test_the_example_runs_and_resumes(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         assert "EPSG:32633" in done.stdout
         assert said in done.stdout + done.stderr
+    results = s1batch.open_results(tmp_path / "images" / "results")
+    rows = results.scan().collect()
+    assert set(rows["outcome"]) == {"ok", "length", "unreadable"}
+    assert results.merged().collect().height > 0
 
 
 def test_the_job_file_of_the_documentation_is_one() -> None:
