@@ -15,7 +15,7 @@ READING_PARTS = 4
 OPEN_CHUNKS = 8192
 """Chunks of open parts beyond which no further part is opened beside one that is still being read."""
 
-ADDRESSES_PER_CHUNK = 4
+ADDRESSES_PER_CHUNK = 2
 """A part with more addresses than this for each chunk counts as more chunks: they are what is held."""
 
 READ_AHEAD_BYTES = 16 << 20
