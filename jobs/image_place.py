@@ -1,8 +1,6 @@
 """Where the image of a record is: which file, which part of it, and how its pixels map to the original and the ground.
 
-original pixel = tile's corner + sent pixel * tile's size / sent size
-ground: x = t0 + X t1 + Y t2, y = t3 + X t4 + Y t5 (GDAL's order of a transform; X, Y count from the corner of the
-first pixel)
+What a record says of its image may be incomplete where it stands in a table; `s1batch.geometry` holds the arithmetic.
 """
 
 from __future__ import annotations
@@ -15,12 +13,9 @@ from typing import Any
 import orjson
 
 from s1batch.errors import SourceError
+from s1batch.geometry import Point, SentImage, Transform, apply_transform
 from s1batch.jobs.question import number_of, row_name, value_of
 from s1batch.records import Fields, ImagePart, Record
-
-Point = tuple[float, float]
-Box = tuple[float, float, float, float]
-"""Left, top, right and bottom edge, in pixels from the corner of the first one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +32,7 @@ class ImagePlace:
     sent: Point | None
     corner: Point
     size: Point | None
-    transform: tuple[float, ...] | None
+    transform: Transform | None
 
     @classmethod
     def of(cls, record: Record) -> ImagePlace:
@@ -45,31 +40,33 @@ class ImagePlace:
         sent = _pair(record, "sent_width", "sent_height")
         if sent is None and isinstance(record.payload, Fields) and len(record.payload.images) == 1:
             sent = image_size(record.payload.images[0])
-        transform = value_of(record, "transform")
-        usable = isinstance(transform, Sequence) and not isinstance(transform, str) and len(transform) == 6
         return cls(
             sent=sent,
             corner=_pair(record, "tile_x", "tile_y") or (0.0, 0.0),
             size=_pair(record, "tile_width", "tile_height"),
-            transform=tuple(map(float, transform)) if usable else None,
+            transform=_transform(value_of(record, "transform")),
         )
 
     def original(self, point: Point) -> Point:
         """Return the pixel of the original that a pixel as sent is."""
-        x, y = point
-        if self.sent is None or self.size is None:
-            return (self.corner[0] + x, self.corner[1] + y)
-        return (
-            self.corner[0] + x * self.size[0] / self.sent[0],
-            self.corner[1] + y * self.size[1] / self.sent[1],
+        # Without both sizes nothing was scaled, as far as the record tells.
+        sizes = (self.size, self.sent) if self.size is not None and self.sent is not None else ((1.0, 1.0),) * 2
+        (width, height), (sent_width, sent_height) = sizes
+        image = SentImage(
+            x=self.corner[0],
+            y=self.corner[1],
+            width=width,
+            height=height,
+            sent_width=sent_width,
+            sent_height=sent_height,
         )
+        return image.original_point(point)
 
     def geometry(self, points: Sequence[Point]) -> str | None:
         """Return a point, or the corners of a polygon, in pixels as sent as GeoJSON on the ground; None without one."""
         if self.transform is None:
             return None
-        t = self.transform
-        there = [[t[0] + x * t[1] + y * t[2], t[3] + x * t[4] + y * t[5]] for x, y in points]
+        there = [list(apply_transform(self.transform, point)) for point in points]
         shape: dict[str, Any] = {"type": "Point", "coordinates": there[0]}
         if len(there) > 1:
             shape = {"type": "Polygon", "coordinates": [[*there, there[0]]]}
@@ -106,6 +103,13 @@ def image_size(image: ImagePart) -> Point | None:
             return (float(opened.width), float(opened.height))
     except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None
+
+
+def _transform(value: Any) -> Transform | None:
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 6:
+        return None
+    t0, t1, t2, t3, t4, t5 = map(float, value)
+    return t0, t1, t2, t3, t4, t5
 
 
 def _pair(record: Record, first: str, second: str) -> Point | None:

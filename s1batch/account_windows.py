@@ -20,6 +20,10 @@ RATE_TOLERANCE = 0.01
 """Recorded rates jitter; a window serves the stretches whose rate is this near to its grid's, relatively."""
 
 LINES_AT_ONCE = 8192
+
+CHUNKS_AT_ONCE = 1024
+"""Chunks of a plan that are looked at together; each of them may have many addresses."""
+
 _UNRATED, _WHOLE = -1, -2
 
 
@@ -57,7 +61,7 @@ def planned_addresses(plan: PlanStore, outcomes: OutcomeRanks | None, ranks: tup
     columns = ["admission", "inputs", "is_scan"]
     if outcomes is not None:
         columns.append("chunk_key")
-    for table in plan.tables(columns, LINES_AT_ONCE):
+    for table in plan.tables(columns, CHUNKS_AT_ONCE):
         frame = pl.DataFrame(table).filter(~pl.col("is_scan"))
         rank = pl.lit(unfinished, pl.Int8)
         if outcomes is not None:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from types import FrameType
 from typing import Any, ParamSpec
 
 import click
 
 from s1batch import __version__
 from s1batch.engine_commands import engine
-from s1batch.errors import BudgetSpent, Interrupted, S1BatchError, UsageError
+from s1batch.errors import BudgetSpent, Interrupted, OutOfTime, S1BatchError, UsageError
 from s1batch.model_commands import model
 from s1batch.results_commands import RESULTS, compact, export, merge
-from s1batch.stopping import Stop
+from s1batch.slurm_commands import cancel, close, submit
+from s1batch.stopping import signals
 
 P = ParamSpec("P")
 
@@ -150,6 +148,7 @@ def plan(job: str, overrides: tuple[str, ...], as_json: bool, offline: bool, fol
 @click.option("--retry", help="Ask rows with these outcomes again: failed,unparsed,...")
 @click.option("--extend", is_flag=True, help="Add files that are not in the plan.")
 @click.option("--accept", help="Outcomes besides ok that leave the exit code at 0: refused,...")
+@click.option("--submission", type=click.Path(file_okay=False, path_type=Path), help="For tasks of `s1batch submit`.")
 @_settled
 def run(
     job: str,
@@ -163,11 +162,14 @@ def run(
     retry: str | None,
     extend: bool,
     accept: str | None,
+    submission: Path | None,
 ) -> None:
     """Run a job, or go on with it."""
     from s1batch.execution import RunOptions, execute
     from s1batch.jobfile import load_job
     from s1batch.run_report import summary_lines
+    from s1batch.slurm.task import LEASE_PATIENCE_S, task_of
+    from s1batch.slurm.walltime import working_end
     from s1batch.subset import Shard
 
     loaded = load_job(job, overrides)
@@ -180,18 +182,22 @@ def run(
         retry=_outcomes("--retry", retry) if retry else (),
         extend=extend,
         accept=_outcomes("--accept", accept) if accept else None,
+        patience_s=LEASE_PATIENCE_S if submission else 0.0,
+        ends_at=working_end(),
     )
-    with _signals() as stop:
+    with signals() as stop, task_of(submission, options.shard, stop, _say) as task:
         try:
             summary = execute(loaded, output, options, say=_say, stop=stop)
-        except BudgetSpent:
+        except (BudgetSpent, OutOfTime):
             raise
         except Interrupted:
             where = output or loaded.output
             raise Interrupted(
                 f"interrupted; the answers so far are in {where}; run the same command to go on"
             ) from None
-    click.echo("\n".join(summary_lines(summary)))
+        lines = summary_lines(summary)
+        task.ended(summary.exit_code, lines[0])
+    click.echo("\n".join(lines))
     sys.exit(summary.exit_code)
 
 
@@ -201,14 +207,20 @@ def run(
 @_settled
 def status(results: Path, as_json: bool) -> None:
     """Show how far a run is."""
+    from s1batch.results.layout import Layout
     from s1batch.results.status import status as read_status
     from s1batch.results_report import status_dict, status_lines
+    from s1batch.slurm_commands import slurm_state
 
-    state = read_status(results)
+    plain, lines = slurm_state(results)
+    # What was submitted may wait for hours before there is a plan.
+    if Layout(results).plan().exists() or not lines:
+        state = read_status(results)
+        plain, lines = {**status_dict(state), **plain}, [*status_lines(state), *lines]
     if as_json:
-        _print_json(status_dict(state))
+        _print_json(plain)
     else:
-        click.echo("\n".join(status_lines(state)))
+        click.echo("\n".join(lines))
 
 
 @main.command()
@@ -328,8 +340,8 @@ def schema() -> None:
     _print_json(job_schema())
 
 
-main.add_command(engine)
-main.add_command(model)
+for each in (submit, cancel, close, engine, model):
+    main.add_command(each)
 
 
 def _outcomes(option: str, text: str) -> tuple[Any, ...]:
@@ -344,25 +356,6 @@ def _print_json(value: object) -> None:
     import orjson
 
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode())
-
-
-@contextmanager
-def _signals() -> Iterator[Stop]:
-    """Request a stop at the first SIGINT or SIGTERM; end at once at the second."""
-    stop = Stop()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(Interrupted.exit_code)
-        os.write(2, b"\ns1batch: stopping; answers on their way are waited for (once more: at once)\n")
-        stop.request()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,20 @@ Every field of a job is an *answer* field (it can change a row, so results made 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _alone_is_a_list(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+OneOrSeveral = BeforeValidator(_alone_is_a_list)
+"""Goes into the annotation of a tuple, so that a text may stand alone for a list of one."""
+
+Texts = Annotated[tuple[str, ...], OneOrSeveral]
+"""Texts of a job file: one, or a list."""
 
 
 class Config(BaseModel):

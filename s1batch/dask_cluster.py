@@ -109,7 +109,8 @@ def run_on_dask(
         try:
             say(f"Dask dashboard: {client.dashboard_link}")
             sessions = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-            setup = replace(setup, share=sessions, lease_patience_s=WORKER_LOSS_PATIENCE_S)
+            patience_s = max(setup.lease_patience_s, WORKER_LOSS_PATIENCE_S)
+            setup = replace(setup, share=sessions, lease_patience_s=patience_s)
             client.register_plugin(SessionPlugin(setup, owns_process=address is None), name=plugin)
             try:
                 _Submission(client, plugin, watch, stop).run(tasks, 2 * sessions * width)

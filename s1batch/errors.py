@@ -7,7 +7,8 @@
     |-- ConflictError           the job and the results disagree                    exit code 4
     |   `-- LockedError         another run holds the results                       exit code 4
     |-- Interrupted             stopped by a signal; run again to go on             exit code 75
-    |   `-- BudgetSpent         the job's budget is spent; raise it to go on        exit code 75
+    |   |-- BudgetSpent         the job's budget is spent; raise it to go on        exit code 75
+    |   `-- OutOfTime           the allocation ends; run again to go on             exit code 75
     |-- ResultsError            the results cannot be read or written               exit code 1
     `-- ReasonedError           one piece of data failed: becomes a row             (never ends a run)
         |-- SourceError         an input cannot be read
@@ -64,6 +65,13 @@ class Interrupted(S1BatchError):
 
 class BudgetSpent(Interrupted):
     """The run stopped in good order at the job's budget; running again with a larger one goes on from here."""
+
+
+class OutOfTime(Interrupted):
+    """The run stopped in good order before its allocation ended; running again goes on from here."""
+
+    def __init__(self, text: str = "the allocation ends before another answer could come; run again to go on") -> None:
+        super().__init__(text)
 
 
 class ResultsError(S1BatchError):

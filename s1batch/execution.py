@@ -52,6 +52,8 @@ class RunOptions:
         extend: Files that are not in the plan are added to it.
         pilot: Only so many chunks, spread over the (shard's) plan, to find out what the rest will take.
         accept: Outcomes besides ok that leave the exit code at 0; None takes the job's.
+        patience_s: How long to wait for what another run holds: that of a node that was lost, until it counts as dead.
+        ends_at: By when the run must be over, seconds since 1970; None: there is no limit.
     """
 
     scheduler: str | None = None
@@ -62,6 +64,8 @@ class RunOptions:
     extend: bool = False
     pilot: int | None = None
     accept: tuple[Outcome, ...] | None = None
+    patience_s: float = 0.0
+    ends_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +140,7 @@ def execute(
         LockedError: Another run works on these results.
         Interrupted: `stop` was set.
         BudgetSpent: The job's budget is spent.
+        OutOfTime: The allocation ends.
         S1BatchError: The run could not be finished.
     """
     options = options or RunOptions()
@@ -179,6 +184,8 @@ def execute(
                 allowance=allowance(loaded.spec.run, store, _lease_name(options.shard), options.shard),
                 scheduler=options.scheduler or loaded.spec.run.scheduler,
                 workers=options.workers if options.workers is not None else loaded.spec.run.workers,
+                patience_s=options.patience_s,
+                ends_at=options.ends_at,
             )
             known = subset.answered_keys(store) if options.pilot is not None else frozenset()
             try:
@@ -266,12 +273,23 @@ def _begun(store: ResultsStore, options: RunOptions, say: Say, stop: threading.E
     Rows that are asked again are taken out of large files for all shards at once: later, when others are at work, files
     that many parts share cannot be changed any more.
     """
+    give_up = time.monotonic() + options.patience_s
     with ExitStack() as held:
-        with _patiently(store.gate, stop, lambda error: say(f"waiting: {error}")) as gate:
-            held.enter_context(store.lease(_lease_name(options.shard)))
-            store.settle()
-            if options.retry and options.limit is None:
-                store.take_out(store.large_parts_with(options.retry), gate)
+        while True:
+            try:
+                with _patiently(store.gate, stop, lambda error: say(f"waiting: {error}")) as gate, ExitStack() as begun:
+                    begun.enter_context(store.lease(_lease_name(options.shard)))
+                    store.settle()
+                    if options.retry and options.limit is None:
+                        store.take_out(store.large_parts_with(options.retry), gate)
+                    held.push(begun.pop_all())
+                break
+            except LockedError:
+                # That of a node that was lost; others may begin meanwhile, so the gate is not held.
+                if time.monotonic() >= give_up:
+                    raise
+                stop.wait(0.5)
+                go_on(stop)
         yield
 
 

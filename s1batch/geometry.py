@@ -32,12 +32,12 @@ class SentImage:
         transform: From pixels as sent to coordinates; None where the original has none.
     """
 
-    x: int
-    y: int
-    width: int
-    height: int
-    sent_width: int
-    sent_height: int
+    x: float
+    y: float
+    width: float
+    height: float
+    sent_width: float
+    sent_height: float
     transform: Transform | None = None
 
     @classmethod

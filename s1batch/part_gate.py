@@ -15,6 +15,9 @@ READING_PARTS = 4
 OPEN_CHUNKS = 8192
 """Chunks of open parts beyond which no further part is opened beside one that is still being read."""
 
+ADDRESSES_PER_CHUNK = 2
+"""A part with more addresses than this for each chunk counts as more chunks: they are what is held."""
+
 READ_AHEAD_BYTES = 16 << 20
 """Bytes that parts read ahead beyond which no further part is read beside them."""
 
@@ -31,9 +34,10 @@ class OpenPart:
         self.read_ahead_bytes = READ_AHEAD_BYTES + 1  # not known yet: nobody else comes in meanwhile
         self.is_read = False
 
-    def holds(self, chunks: int, read_ahead_bytes: int) -> None:
-        """Say how many chunks the part has, and about how many bytes of them are read ahead."""
-        self._gate.change(self, chunks=chunks, read_ahead_bytes=read_ahead_bytes)
+    def holds(self, chunks: int, read_ahead_bytes: int, addresses: int = 0) -> None:
+        """Say how many chunks and addresses the part has, and about how many bytes of them are read ahead."""
+        weight = max(chunks, addresses // ADDRESSES_PER_CHUNK)
+        self._gate.change(self, chunks=weight, read_ahead_bytes=read_ahead_bytes)
 
     def read(self) -> None:
         """Say that the part is read to its end: only answers are missing, and another part may be read."""

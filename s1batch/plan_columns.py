@@ -6,7 +6,8 @@ list of structs that polars and DuckDB read as such.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -134,12 +135,12 @@ def plan_entries(table: pa.Table) -> list[PlanEntry]:
         "nbytes",
     ]
     names += ["gap_frac", "prompt_tokens", "admission", "reason", "detail", "inputs", "is_scan", "condition"]
-    lists = [table.column(name).to_pylist() for name in names]
+    lists = [_inputs(table.column(name)) if name == "inputs" else table.column(name).to_pylist() for name in names]
     return [
         PlanEntry(
             chunk=Chunk.planned(
                 key,
-                tuple(_address(plain) for plain in inputs),
+                inputs,
                 None if core_start is None else (core_start, core_end),
             ),
             label=label,
@@ -223,14 +224,46 @@ def _offsets(lengths: Iterable[int]) -> pa.Array:
     return pa.array(offsets, pa.int32())
 
 
-def _address(plain: dict[str, Any]) -> Address:
-    return Address(
-        source=plain["source"],
-        root=plain["root"],
-        path=plain["path"],
-        slices=tuple(Slice(**part) for part in plain["slices"]),
-        rate_hz=plain["rate_hz"],
-    )
+def _inputs(column: pa.ChunkedArray) -> list[tuple[Address, ...]]:
+    """Return the addresses of each chunk.
+
+    Built from flat columns: the dictionaries that Arrow makes of nested ones take several times the memory. Addresses
+    share the text that they have in common.
+    """
+    found: list[tuple[Address, ...]] = []
+    for array in column.chunks:
+        flat = array.flatten()
+        slices = flat.field("slices")
+        parts = slices.flatten()
+        ranges = map(_slice, _texts(parts, "dim"), _numbers(parts, "start"), _numbers(parts, "stop"))
+        addresses = map(
+            _address,
+            _texts(flat, "source"),
+            _texts(flat, "root"),
+            _texts(flat, "path"),
+            (tuple(islice(ranges, length)) for length in slices.value_lengths().to_pylist()),
+            _numbers(flat, "rate_hz"),
+        )
+        found += [tuple(islice(addresses, length)) for length in array.value_lengths().to_pylist()]
+    return found
+
+
+def _texts(structs: pa.StructArray, name: str) -> Iterator[str]:
+    encoded = structs.field(name).dictionary_encode()
+    texts = encoded.dictionary.to_pylist()
+    return (texts[number] for number in encoded.indices.to_numpy())
+
+
+def _numbers(structs: pa.StructArray, name: str) -> Iterator[Any]:
+    return iter(structs.field(name).to_pylist())
+
+
+def _slice(dim: str, start: int, stop: int) -> Slice:
+    return Slice(dim=dim, start=start, stop=stop)
+
+
+def _address(source: str, root: str, path: str, slices: tuple[Slice, ...], rate_hz: float | None) -> Address:
+    return Address(source=source, root=root, path=path, slices=slices, rate_hz=rate_hz)
 
 
 def _text(values: list[Any]) -> list[Any]:

@@ -38,11 +38,17 @@ Line = TypeVar("Line", PlanEntry, InventoryItem)
 GROUP_ROWS = 2048
 """A row group ends with the first part that reaches this many lines."""
 
+GROUP_ADDRESSES = 32768
+"""Or with the first that reaches so many addresses: a group of rows of a table may have one for each of its rows."""
+
 MAX_GROUP_ROWS = 65536
 """A part with more lines than this is spread over several row groups."""
 
 BLOCK_ROWS = 1024
 """So many lines at a time become columns, which take a fraction of the memory that Python objects do."""
+
+BLOCK_ADDRESSES = 8192
+"""Or lines with so many addresses."""
 
 _VERDICTS = ["chunk_key", "part", "admission", "reason"]
 _CONDITIONS = ["chunk_key", "part", "condition"]
@@ -60,23 +66,26 @@ class _TableFile(Generic[Line]):
         target: As above.
         rows: Lines in row groups.
         waiting: Lines that are in no row group yet.
+        addresses: Addresses of these lines.
     """
 
     def __init__(self, target: Path, schema: pa.Schema, to_table: Callable[[Sequence[Line]], pa.Table]) -> None:
         self.target = target
-        self.rows = self.waiting = 0
+        self.rows = self.waiting = self.addresses = 0
         self._to_table: Callable[[Sequence[Line]], pa.Table] = to_table
         self._lines: list[Line] = []
+        self._encoded = 0  # addresses
         self._blocks: list[pa.Table] = []
         self._temporary = temporary_path(target, ProcessIdentity.current())
         with results_errors(target):
             self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd", write_page_checksum=True)
 
-    def add(self, line: Line) -> None:
-        """Add a line to the next row group."""
+    def add(self, line: Line, addresses: int = 0) -> None:
+        """Add a line, which has so many addresses, to the next row group."""
         self._lines.append(line)
         self.waiting += 1
-        if len(self._lines) >= BLOCK_ROWS:
+        self.addresses += addresses
+        if len(self._lines) >= BLOCK_ROWS or self.addresses - self._encoded >= BLOCK_ADDRESSES:
             self._encode()
 
     def end_group(self) -> None:
@@ -88,12 +97,13 @@ class _TableFile(Generic[Line]):
             with results_errors(self.target):
                 self._writer.write_table(table, row_group_size=table.num_rows)
             self.rows += table.num_rows
-            self.waiting = 0
+            self.waiting = self.addresses = self._encoded = 0
 
     def _encode(self) -> None:
         if self._lines:
             self._blocks.append(self._to_table(self._lines))
             self._lines.clear()
+            self._encoded = self.addresses
 
     def close(self, **metadata: int) -> None:
         """Complete the file under its temporary name."""
@@ -169,11 +179,14 @@ class PlanWriter:
             return
         if line.part not in (self._part, self._part + 1) or line.part < self._first_part:
             raise ValueError(f"part {line.part} follows part {self._part}")
-        full = self._plan.waiting >= (MAX_GROUP_ROWS if line.part == self._part else GROUP_ROWS)
+        if line.part == self._part:
+            full = self._plan.waiting >= MAX_GROUP_ROWS
+        else:
+            full = self._plan.waiting >= GROUP_ROWS or self._plan.addresses >= GROUP_ADDRESSES
         if full:
             self._plan.end_group()
         self._part = line.part
-        self._plan.add(line)
+        self._plan.add(line, len(line.chunk.inputs))
 
     def close(self) -> None:
         """Complete both files and give them their names, the plan last."""

@@ -24,6 +24,10 @@ _WHATEVER_SHAPE: frozenset[Reason] = frozenset({"series_not_supported", "several
 """What is refused of a series, whatever its shape."""
 
 
+PART_ADDRESSES = 16384
+"""A part with so many addresses is full, however few its chunks: a worker holds the addresses of its open parts."""
+
+
 def part_sizes(fixed: int | None = None) -> Iterator[int]:
     """Yield the chunks of part 0, 1, ...: 128, doubled every thousand parts up to 4,096.
 
@@ -93,7 +97,7 @@ class Planner:
         job: Gives the text around the payload.
         sampling: Gives the output limit and whether the model thinks.
         count_text: Tokens of a text, exact or estimated.
-        part_chunks: Fixed part size; None grows it with the plan.
+        part_chunks: Fixed part size; None grows it with the plan. Chunks of very many addresses make smaller parts.
         first_part: Number of the first part (more than 0 when a plan is extended).
     """
 
@@ -113,7 +117,7 @@ class Planner:
         self._count_text = count_text
         self._sizes = part_sizes(part_chunks)
         self._part = first_part - 1
-        self._room = 0
+        self._room = self._room_for_addresses = 0
         self._refused_scan: str | None = None
         self._texts: dict[str, int] = {}
         self.totals = PlanTotals()
@@ -127,11 +131,12 @@ class Planner:
         if entry.condition is not None and entry.condition == self._refused_scan:
             entry = replace(entry, condition=None)
         # What depends on a scan stays in its part, which may grow beyond its size for it.
-        if self._room <= 0 and entry.condition is None:
+        if min(self._room, self._room_for_addresses) <= 0 and entry.condition is None:
             self._part += 1
-            self._room = next(self._sizes)
+            self._room, self._room_for_addresses = next(self._sizes), PART_ADDRESSES
             self.totals.parts += 1
         self._room -= 1
+        self._room_for_addresses -= len(entry.chunk.inputs)
         if isinstance(self._job, ChoosesMedia):
             entry = self._job.sends(entry)
         shape = self._shape(entry)

@@ -17,7 +17,7 @@ from s1batch.errors import Interrupted, S1BatchError, UsageError
 from s1batch.part_runner import PartSummary
 from s1batch.process_settings import give_back_memory
 from s1batch.session import Session, SessionSetup, SessionStats
-from s1batch.stopping import StopSign, at_once
+from s1batch.stopping import Ending, StopSign, at_once
 
 POLL_S = 0.2
 
@@ -60,8 +60,8 @@ class Carries(Protocol):
     ) -> PartSummary:
         """See `Session.run_part`."""
 
-    def stop(self) -> None:
-        """Take in nothing new."""
+    def stop(self, *, at_limit: bool = False) -> None:
+        """Take in nothing new; see `Session.stop`."""
 
     def stats(self) -> SessionStats | None:
         """Return the counters."""
@@ -201,7 +201,7 @@ def submit_all(
         if stop.is_set() and error is None:
             error = Interrupted("stopped")
         if error is not None:
-            session.stop()
+            session.stop(at_limit=isinstance(stop, Ending) and stop.at_limit)
             waiting.clear()
         # One part at a time waits for room. So they are read in the order of the plan, which readers follow fastest,
         # and there are no more threads than open parts: 32 that took turns needed 20 MB more. One turn of a part comes

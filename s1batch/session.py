@@ -17,10 +17,11 @@ from s1batch.assembly import EngineFacts, make_job, make_reader, make_settings, 
 from s1batch.class_turns import ALL_AT_ONCE, ClassTurn, Outlook
 from s1batch.engine.base import CountsExperts, Engine, LooksAhead
 from s1batch.engine.feeder import Feeder, FeederStats
-from s1batch.errors import BudgetSpent, Interrupted, LockedError
+from s1batch.errors import BudgetSpent, Interrupted, LockedError, OutOfTime
 from s1batch.handover import ByteBudget
 from s1batch.jobfile import LoadedJob
 from s1batch.known_responses import known_responses
+from s1batch.pace import Pace, PacedEngine
 from s1batch.part_gate import READING_PARTS, PartGate
 from s1batch.part_runner import Crew, PartSummary, run_part
 from s1batch.plan_store import PlanStore
@@ -51,6 +52,7 @@ class SessionSetup:
         retried: Outcomes that are asked again: answers that ended in them do not serve other chunks.
         tokens: What all sessions together may spend on prompts and answers; None: no limit.
         sizes: How many chunks each turn of a batching class asks about; empty when one worker cannot know.
+        ends_at: By when the last answer must have come, seconds since 1970; None: there is no limit.
     """
 
     loaded: LoadedJob
@@ -62,6 +64,7 @@ class SessionSetup:
     retried: tuple[Outcome, ...] = ()
     tokens: int | None = None
     sizes: tuple[int, ...] = ()
+    ends_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +115,7 @@ class Session:
         self._crew: Crew | None = None
         self._draining: Future[int] | None = None
         self._spent = False
+        self._late = False
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -148,7 +152,7 @@ class Session:
         setup, options = self._setup, self._options
         in_flight = max(1, requests_in_flight(setup.loaded) // setup.share)
         feeder = Feeder(
-            engine,
+            engine if setup.ends_at is None else PacedEngine(engine, Pace(setup.ends_at), self._stop_late),
             max_in_flight=in_flight,
             cache_entries=CACHED_ANSWERS,
             cache_bytes=CACHED_BYTES,
@@ -203,6 +207,7 @@ class Session:
             LockedError: Another run holds the part.
             Interrupted: `stop` was called.
             BudgetSpent: The session has spent its tokens.
+            OutOfTime: The allocation ends before another answer could come.
             EngineUnavailable: The engine is gone.
         """
         try:
@@ -210,6 +215,8 @@ class Session:
         except Interrupted:
             if self._spent:
                 raise BudgetSpent("the tokens of this run are spent") from None
+            if self._late:
+                raise OutOfTime from None
             raise
 
     def _run_part(
@@ -223,7 +230,11 @@ class Session:
             let_in()
             entries = self._plan.entries(part)
             ahead = min(self._options.prefetch, len(entries))
-            place.holds(len(entries), sum(entry.nbytes for entry in entries) * ahead // max(len(entries), 1))
+            place.holds(
+                len(entries),
+                sum(entry.nbytes for entry in entries) * ahead // max(len(entries), 1),
+                sum(len(entry.chunk.inputs) for entry in entries),
+            )
             facts = self._facts_of(entries)
             with self._open_part(part) as writer:
                 chosen = self._chosen(entries, only, turn)
@@ -255,16 +266,24 @@ class Session:
                 if self._stopped.wait(1.0):
                     raise Interrupted("the run is being stopped") from None
 
-    def stop(self) -> None:
+    def stop(self, *, at_limit: bool = False) -> None:
         """Take in nothing new; what the engine has already got is waited for, up to the job's `run.drain_s`.
 
         A second call does nothing.
+
+        Args:
+            at_limit: The allocation is about to end: answers are waited for as long as there is time.
         """
         self._stopped.set()
         if self._crew is not None and self._draining is None:
-            self._draining = asyncio.run_coroutine_threadsafe(
-                self._crew.feeder.drain(self._options.drain_s), self._loop
-            )
+            grace_s = self._options.drain_s
+            if at_limit and self._setup.ends_at is not None:
+                grace_s = max(self._setup.ends_at - time.time(), 0.0)
+            self._draining = asyncio.run_coroutine_threadsafe(self._crew.feeder.drain(grace_s), self._loop)
+
+    def _stop_late(self) -> None:
+        self._late = True
+        self.stop(at_limit=True)
 
     def _stop_spending(self) -> None:
         self._spent = True

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import FrameType
 from typing import Protocol
 
-from s1batch.errors import Interrupted, S1BatchError
+from s1batch.errors import Interrupted, OutOfTime, S1BatchError
 
 
 class StopSign(Protocol):
@@ -29,9 +32,12 @@ class Ending:
 
     def __init__(self, asked: StopSign, deadline: float | None = None, late: S1BatchError | None = None) -> None:
         self._asked = asked
-        self._deadline = deadline
-        self._late = late
+        self._deadlines = [] if deadline is None or late is None else [(deadline, late)]
         self._error: S1BatchError | None = None
+
+    def by(self, deadline: float, late: S1BatchError) -> None:
+        """Add another time at which the run is over, and the error that it then ends with."""
+        self._deadlines.append((deadline, late))
 
     @property
     def error(self) -> S1BatchError | None:
@@ -45,9 +51,16 @@ class Ending:
 
     def is_set(self) -> bool:
         """Whether to stop."""
-        if self._late is not None and self._deadline is not None and time.monotonic() >= self._deadline:
-            self.end(self._late)
+        for deadline, late in self._deadlines:
+            if time.monotonic() >= deadline:
+                self.end(late)
         return self._error is not None or self._asked.is_set()
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether the allocation is about to end."""
+        asked = isinstance(self._asked, Stop) and self._asked.at_limit
+        return asked or isinstance(self._error, OutOfTime)
 
     def at_once(self) -> AbstractContextManager[None]:
         """Let a signal end what looks at nothing, for the length of a block."""
@@ -64,13 +77,18 @@ class Stop(threading.Event):
     def __init__(self) -> None:
         super().__init__()
         self._raises = False
+        self.at_limit = False
 
-    def request(self) -> None:
+    def request(self, *, at_limit: bool = False) -> None:
         """Set the event; called by a signal handler in the main thread.
+
+        Args:
+            at_limit: The reason is that the allocation is about to end.
 
         Raises:
             Interrupted: Nothing was asked yet.
         """
+        self.at_limit = at_limit
         self.set()
         if self._raises:
             raise Interrupted("stopped before anything was asked")
@@ -106,3 +124,22 @@ def go_on(stop: StopSign) -> None:
     """
     if stop.is_set():
         raise Interrupted("stopped before anything was asked")
+
+
+@contextmanager
+def signals() -> Iterator[Stop]:
+    """Request a stop at the first signal; end at once at the second. Slurm sends SIGUSR2 when time is short."""
+    stop = Stop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(Interrupted.exit_code)
+        os.write(2, b"\ns1batch: stopping; answers on their way are waited for (once more: at once)\n")
+        stop.request(at_limit=number == signal.SIGUSR2)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        yield stop
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from s1batch.budget import Allowance
 from s1batch.class_turns import class_turns
 from s1batch.engine.lmdeploy.spec import LmdeployEngineSpec
 from s1batch.engine.serving.engine_spec import ServedEngineSpec
-from s1batch.errors import BudgetSpent, Interrupted
+from s1batch.errors import BudgetSpent, Interrupted, OutOfTime
 from s1batch.jobfile import LoadedJob
 from s1batch.plan_store import PlanStore
 from s1batch.planning import check_shared_endpoints
@@ -47,6 +48,8 @@ class Work:
         allowance: What it may spend.
         scheduler: Who runs the parts.
         workers: Worker processes that were asked for.
+        patience_s: How long to wait for a part that another run holds.
+        ends_at: By when the run must be over, seconds since 1970; None: there is no limit.
     """
 
     loaded: LoadedJob
@@ -62,6 +65,8 @@ class Work:
     allowance: Allowance
     scheduler: str
     workers: int | None
+    patience_s: float = 0.0
+    ends_at: float | None = None
 
 
 def carry_out(work: Work, *, say: Say, stop: StopSign, terminal: bool | None) -> SessionStats | None:
@@ -76,6 +81,7 @@ def carry_out(work: Work, *, say: Say, stop: StopSign, terminal: bool | None) ->
     Raises:
         Interrupted: `stop` was set.
         BudgetSpent: The run came to the end of what it may spend.
+        OutOfTime: The allocation ends.
         S1BatchError: What else ended the run.
     """
     engine = work.loaded.spec.engine
@@ -91,6 +97,8 @@ def carry_out(work: Work, *, say: Say, stop: StopSign, terminal: bool | None) ->
         tasks = [PartTask(part, only[part], turn) for part, turn in order.units]
     work.allowance.check()
     ending = work.allowance.ending(stop)
+    if work.ends_at is not None:
+        ending.by(time.monotonic() + work.ends_at - time.time(), OutOfTime())
     samples = Layout(work.path).throughput
     terminal = sys.stderr.isatty() if terminal is None else terminal
     with ProgressWatch(work.chunks, work.done, samples, say, terminal=terminal, run=work.run) as watch:
@@ -104,6 +112,8 @@ def carry_out(work: Work, *, say: Say, stop: StopSign, terminal: bool | None) ->
                     retried=work.retried,
                     sizes=order.sizes if choice.name == "inline" else (),
                     tokens=work.allowance.tokens,
+                    lease_patience_s=work.patience_s,
+                    ends_at=work.ends_at,
                 )
                 watch.begin()
                 run_parts(choice, setup, tasks, workers=work.workers, watch=watch, stop=ending, say=say)

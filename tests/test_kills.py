@@ -83,7 +83,7 @@ def test_twenty_kills_at_random_moments(job):
     assert rows(job.parent / "out").equals(rows(whole.path))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
 def test_a_signal_ends_in_good_order_with_75(job, number):
     process = start(job)
     wait_for_answers(job, process)

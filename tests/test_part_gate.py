@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from s1batch.errors import Interrupted
-from s1batch.part_gate import OPEN_CHUNKS, READ_AHEAD_BYTES, READING_PARTS, PartGate
+from s1batch.part_gate import ADDRESSES_PER_CHUNK, OPEN_CHUNKS, READ_AHEAD_BYTES, READING_PARTS, PartGate
 
 
 @pytest.fixture
@@ -63,6 +63,12 @@ def test_beside_very_many_chunks_a_part_is_opened_only_when_nothing_else_is_read
         with gate.part() as second:
             second.holds(64, 1000)
             assert is_shut(gate, stopped)
+
+
+def test_chunks_of_very_many_addresses_count_by_these(gate, stopped):
+    with gate.part() as first:
+        first.holds(64, 1000, addresses=ADDRESSES_PER_CHUNK * (OPEN_CHUNKS + 1))
+        assert is_shut(gate, stopped)
 
 
 def test_no_part_of_a_later_turn_is_read_before_those_of_the_earlier_one_are(gate):

@@ -128,6 +128,23 @@ def test_row_groups_end_where_parts_end(tmp_path: Path, monkeypatch: pytest.Monk
     assert sum(table.num_rows for table in plan.tables(["part"])) == sum(sizes)
 
 
+def test_entries_of_many_addresses_make_smaller_row_groups_and_come_back_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_store, "GROUP_ADDRESSES", 12)
+    monkeypatch.setattr(plan_store, "BLOCK_ADDRESSES", 5)
+    planned = []
+    for number in range(12):
+        rows = [Slice(dim="rows", start=10 * place, stop=10 * place + 1) for place in range(number % 5)]
+        inputs = tuple(Address(root="results", path=f"rows/{row.start % 3}", slices=(row, row)) for row in rows)
+        planned.append(PlanEntry(chunk=Chunk.planned(f"{number:024x}", inputs, None), label="", part=number // 3))
+    write_plan(tmp_path, planned)
+    metadata = pq.read_metadata(tmp_path / "plan.parquet")
+    assert [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)] == [9, 3]
+    plan = PlanStore(tmp_path)
+    assert [entry for part in range(4) for entry in plan.entries(part)] == planned
+
+
 def test_columns_are_readable_with_plain_polars(tmp_path: Path) -> None:
     refusal = Refusal(outcome="refused", reason="gap_too_large", detail="60 % filled")
     text = PlanEntry(

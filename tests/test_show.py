@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, cast
 
 import polars as pl
 import pytest
 
 from s1batch.show import LINE_WIDTH, show_lines
+
+if TYPE_CHECKING:
+    from s1batch.api import Results
 
 
 class Schema:
@@ -31,7 +35,7 @@ class Shown:
 
 
 def lines_of(frame, **options):
-    return list(show_lines(Shown(frame), **options))
+    return list(show_lines(cast("Results", Shown(frame)), **options))
 
 
 @pytest.fixture

@@ -36,6 +36,17 @@ def test_help_imports_nothing_heavy():
     assert not imported_by("--help") & {*HEAVY, "numpy", "pyarrow", "polars", "aiohttp", "pydantic", "jinja2"}
 
 
+def test_a_job_file_is_understood_without_any_reader():
+    show = "import sys, json, s1batch.jobfile; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True, timeout=60)
+    modules = set(json.loads(done.stdout))
+    assert {name for name in modules if name.startswith("s1batch.readers.") and name.count(".") > 2} == {
+        f"s1batch.readers.{kind}.spec"
+        for kind in ("images", "join", "papers", "results", "seismic", "sensors", "tables")
+    }
+    assert not modules & {*HEAVY, "pyarrow", "polars", "PIL"}
+
+
 @pytest.mark.parametrize("again", [False, True])
 async def test_a_run_over_a_table_and_an_endpoint_imports_no_library_that_it_does_not_use(tmp_path, again):
     (tmp_path / "rows.jsonl").write_text('{"q": "one"}\n{"q": "two"}\n')

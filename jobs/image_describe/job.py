@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from s1batch.canonical import digest
 from s1batch.columns import Column
 from s1batch.errors import SourceError
+from s1batch.geometry import Point
 from s1batch.jobs.answers import interpret_json
 from s1batch.jobs.image_describe.merge import MERGE_COLUMNS, merge_object_pieces
-from s1batch.jobs.image_place import ImagePlace, Point, image_name, the_image
+from s1batch.jobs.image_place import ImagePlace, image_name, the_image
 from s1batch.jobs.question import Question
 from s1batch.jobs.question_job import QuestionJob
 from s1batch.jobs.question_spec import closed_object

@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from s1batch.geometry import Box
 from s1batch.jobs.group_pieces import Line, whole_groups
-from s1batch.jobs.image_place import Box
 
 if TYPE_CHECKING:
     import polars as pl

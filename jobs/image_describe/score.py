@@ -21,8 +21,8 @@ from pathlib import PurePosixPath
 import polars as pl
 
 from s1batch.errors import UsageError
+from s1batch.geometry import Box
 from s1batch.jobs.image_describe.merge import MERGE_COLUMNS, iou
-from s1batch.jobs.image_place import Box
 from s1batch.jobs.scoring.answer_scores import Answers, Measured, ScoreLine, ScoreTable, image_labels
 from s1batch.jobs.scoring.shares import by_unit, mean_of, precision_recall
 from s1batch.jobs.scoring.text_metrics import best, rouge_l, token_f1

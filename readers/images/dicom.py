@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from s1batch.errors import MissingExtra, SourceError
+from s1batch.readers.extras import need
 from s1batch.readers.images.dicom_codecs import decoded_frame
 from s1batch.readers.images.facts import PageFacts, Values
 from s1batch.readers.images.quiet import quiet
@@ -38,10 +39,7 @@ class DicomFile:
     format = "dicom"
 
     def __init__(self, path: str) -> None:
-        try:
-            import pydicom
-        except ImportError as error:
-            raise MissingExtra("DICOM files need pydicom: pip install 's1batch[images]'") from error
+        pydicom = need("pydicom", "images", "DICOM files")
         self._path = path
         self._held: tuple[int, Values] | None = None
         try:

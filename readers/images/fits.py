@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from s1batch.errors import MissingExtra, SourceError
+from s1batch.errors import SourceError
+from s1batch.readers.extras import need
 from s1batch.readers.images.facts import PageFacts, Values
 from s1batch.readers.images.quiet import quiet
 
@@ -37,10 +38,7 @@ class FitsFile:
     format = "fits"
 
     def __init__(self, path: str) -> None:
-        try:
-            from astropy.io import fits
-        except ImportError as error:
-            raise MissingExtra("FITS files need astropy: pip install 's1batch[images]'") from error
+        fits = need("astropy.io.fits", "images", "FITS files")
         self._size = os.stat(path).st_size
         # Not mapped: a file that becomes shorter while it is mapped would end the process.
         with quiet(), self._readable("the FITS file cannot be read"):

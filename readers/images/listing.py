@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from s1batch.errors import JobFileError, SourceError
 from s1batch.paths import decode_path, encode_path
+from s1batch.readers.failures import as_source_error
 from s1batch.readers.files import expand, split_pattern
 from s1batch.readers.images.sidecars import SIDECAR_ENDINGS, sidecars_of
 from s1batch.readers.images.spec import ImageSource
@@ -112,11 +113,11 @@ class Listing:
         return {"spec": self.spec, "base_dir": self.base_dir, "_tables": {}}
 
     def _patterns(self) -> list[str]:
-        return [os.path.abspath(os.path.join(self.base_dir, given)) for given in self.spec.path or ()]
+        return [os.path.abspath(os.path.join(self.base_dir, given)) for given in self.spec.paths or ()]
 
     def _found(self) -> list[str]:
         found: set[str] = set()
-        for given, pattern in zip(self.spec.path or (), self._patterns(), strict=True):
+        for given, pattern in zip(self.spec.paths or (), self._patterns(), strict=True):
             # A name that holds brackets is a file first, and a pattern only where there is no such file.
             if os.path.isfile(pattern):
                 files = {pattern}
@@ -127,7 +128,7 @@ class Listing:
             else:
                 files = {pattern} if os.path.islink(pattern) else set()
             if not files:
-                raise JobFileError(f"source.path: {given!r} matches no file in {self.base_dir}")
+                raise JobFileError(f"source.paths: {given!r} matches no file in {self.base_dir}")
             found |= files
         if self.spec.sidecars:
             found -= _sidecars_among(found)
@@ -146,8 +147,7 @@ class Listing:
         try:
             inside = os.path.join(os.path.realpath(path, strict=True), "").startswith(real)
         except OSError as error:
-            reason = "source_missing" if isinstance(error, FileNotFoundError) else "not_readable"
-            why = SourceError(reason, f"the file cannot be opened: {error.strerror or error}")  # type: ignore[arg-type]
+            why = as_source_error(error, "the file cannot be opened: ")
             return ListedFile(path=path, name=name, problem=why)
         if not inside:
             why = SourceError("not_readable", "a link leads out of the folder of the images")

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from s1batch.errors import MissingExtra, SourceError
+from s1batch.errors import SourceError
+from s1batch.readers.extras import need
 from s1batch.readers.images.facts import PageFacts, Values
 from s1batch.readers.images.headers import Header, is_srgb
 from s1batch.readers.images.tiles import Box
@@ -99,11 +100,7 @@ class DeepPng:
     format = "png"
 
     def __init__(self, data: bytes, header: Header) -> None:
-        try:
-            import imagecodecs
-        except ImportError as error:
-            raise MissingExtra("PNG files of 16 bits need imagecodecs: pip install 's1batch[images]'") from error
-        self._codecs = imagecodecs
+        self._codecs = need("imagecodecs", "images", "PNG files of 16 bits")
         self._data = data
         self._header = header
         self._held: Any = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from s1batch.errors import SourceError
 from s1batch.paths import decode_path
+from s1batch.readers.failures import as_source_error
 from s1batch.readers.images.addresses import OVERVIEW, address_of
 from s1batch.readers.images.facts import PageFacts
 from s1batch.readers.images.lineage import lineage_columns
@@ -213,11 +214,3 @@ class ImageReader:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())[:LONGEST_DETAIL]
-
-
-def as_source_error(error: SourceError | OSError) -> SourceError:
-    """Return why a file cannot be read."""
-    if isinstance(error, SourceError):
-        return error
-    reason = "source_missing" if isinstance(error, FileNotFoundError) else "not_readable"
-    return SourceError(reason, error.strerror or str(error))  # type: ignore[arg-type]

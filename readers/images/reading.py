@@ -12,6 +12,7 @@ from typing import Any, Self, cast
 from s1batch.errors import SourceError
 from s1batch.geometry import part_transform
 from s1batch.paths import decode_path
+from s1batch.readers.failures import as_source_error
 from s1batch.readers.images.addresses import box_of, is_overview, page_of
 from s1batch.readers.images.facts import PageFacts, StoredImage, StoredValues
 from s1batch.readers.images.headers import Header
@@ -87,13 +88,8 @@ class FileReading:
                 self._data, self._header = opened, header_of(opened)
             else:
                 self._stored = opened
-        except SourceError as error:
-            self._error = error
-        except OSError as error:
-            gone = isinstance(error, FileNotFoundError)
-            self._error = SourceError(
-                "source_missing" if gone else "not_readable", f"the file cannot be read: {error.strerror or error}"
-            )
+        except (SourceError, OSError) as error:
+            self._error = as_source_error(error, "the file cannot be read: ")
         return self
 
     def __exit__(

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from s1batch.errors import MissingExtra, SourceError
+from s1batch.errors import SourceError
+from s1batch.readers.extras import need
 from s1batch.readers.images.tiles import Box
 
 if TYPE_CHECKING:
@@ -206,9 +207,6 @@ def _places(length: int, block: int) -> NDArray[np.float64]:
 
 
 def _zscale(values: NDArray[Any]) -> tuple[float, float]:
-    try:
-        from astropy.visualization import ZScaleInterval
-    except ImportError as error:
-        raise MissingExtra("`scaling: zscale` needs astropy: pip install 's1batch[images]'") from error
-    low, high = ZScaleInterval().get_limits(values.astype(np.float64))
+    visualization = need("astropy.visualization", "images", "limits of `scaling: zscale`")
+    low, high = visualization.ZScaleInterval().get_limits(values.astype(np.float64))
     return float(low), float(high)

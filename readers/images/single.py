@@ -13,7 +13,7 @@ from s1batch.readers.images.spec import ImageSource
 from s1batch.readers.images.tiles import Box
 from s1batch.records import ImagePart
 
-_DEFAULTS = ImageSource(kind="images", path=(".",))
+_DEFAULTS = ImageSource(kind="images", paths=(".",))
 
 
 def part_of_bytes(data: bytes) -> ImagePart:

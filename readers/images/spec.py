@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from s1batch.config import Config, placement
+from s1batch.config import Config, Texts, placement
 from s1batch.readers.spec import ReaderSetting, SourceConfig
 
 if TYPE_CHECKING:
@@ -16,10 +16,6 @@ LARGEST_USEFUL_PIXELS = 16_777_216
 """Pixels above which the model's processor scales an image down itself (`size` in its preprocessor_config.json)."""
 
 Scaling = Literal["percentile", "minmax", "window", "zscale"]
-
-
-def _as_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
 
 
 class TileSpec(Config):
@@ -42,14 +38,12 @@ class ImageSource(SourceConfig):
     """Image files: JPEG, PNG, WebP, TIFF and GeoTIFF, FITS, DICOM; each image, page or tile is one question."""
 
     kind: Literal["images"]
-    path: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | None = Field(
-        None, min_length=1, description="folders, files or globs, relative to the job file"
-    )
+    paths: Texts | None = Field(None, min_length=1, description="folders, files or globs, relative to the job file")
     manifest: str | None = Field(
         None, description="CSV or Parquet with a column `path`, relative to it; other columns become metadata"
     )
     root: str | None = placement(
-        None, description="what paths are kept relative to, and must lie below (default: the folder of `path`)"
+        None, description="what paths are kept relative to, and must lie below (default: the folder of `paths`)"
     )
     sidecars: bool = Field(True, description="join NAME.txt (caption), NAME.json and NAME.csv (metadata) to NAME.*")
     pages: Literal["all", "first"] = Field("all", description="pages, frames and planes of a file: all, or the first")
@@ -73,8 +67,8 @@ class ImageSource(SourceConfig):
 
     @model_validator(mode="after")
     def _check(self) -> ImageSource:
-        if (self.path is None) == (self.manifest is None):
-            raise ValueError("give exactly one of path and manifest")
+        if (self.paths is None) == (self.manifest is None):
+            raise ValueError("give exactly one of paths and manifest")
         if self.overview and self.tile is None:
             raise ValueError("overview has no meaning without tile: images are sent whole")
         low, high = self.percentiles

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from s1batch.errors import MissingExtra, SourceError
+from s1batch.errors import SourceError
+from s1batch.readers.extras import need
 from s1batch.readers.images.facts import PageFacts, PageStatus, Values
 from s1batch.readers.images.geotiff import pixel_size, read_crs, read_nodata, read_transform
 from s1batch.readers.images.quiet import hush
@@ -49,10 +50,7 @@ class TiffFile:
     format = "tiff"
 
     def __init__(self, path: str, bands: Sequence[int] | None = None) -> None:
-        try:
-            import tifffile
-        except ImportError as error:
-            raise MissingExtra("TIFF files need tifffile: pip install 's1batch[images]'") from error
+        tifffile = need("tifffile", "images", "TIFF files")
         hush("tifffile")
         self._damage = (tifffile.TiffFileError, ValueError, OSError, RuntimeError, IndexError, KeyError, TypeError)
         self._bands = bands

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from s1batch.config import Texts
 from s1batch.readers.spec import ReaderSetting, SourceConfig
 from s1batch.windows import Extent, ExtentValue
 
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
 Single = TypeVar("Single", bound=SourceConfig)
 
 _ALIAS = re.compile(r"[a-z][a-z0-9_]*")
-
-
-def _as_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
 
 
 class JoinSource(SourceConfig, Generic[Single]):
@@ -40,14 +37,14 @@ class JoinSource(SourceConfig, Generic[Single]):
         description="for each source the field that holds the key: a value, a lineage column, or what the plan knows: "
         "chunk.path, chunk.file, chunk.stem, chunk.label, chunk.stream, chunk.network, chunk.station",
     )
-    time: dict[str, Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]] = Field(
+    time: dict[str, Texts] = Field(
         {},
         description="for each source without windows of time the field that holds the instant, or two: start and end",
     )
     tolerance: Extent = Field(
         ExtentValue(0.0, "s"), description="how far apart times may be that belong together, such as 5s"
     )
-    many: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+    many: Texts = Field(
         (),
         description="sources of which all pieces that belong are taken, as a list; of the others the nearest in time, "
         "or the first",

@@ -1,5 +1,1 @@
 """Papers: corpora in JSON Lines and Parquet, and folders of PDF, JATS, TEI, LaTeX, Markdown and plain text."""
-
-from s1batch.readers.papers.spec import PaperSource
-
-__all__ = ["PaperSource"]

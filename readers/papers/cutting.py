@@ -12,8 +12,8 @@ from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any
 
+from s1batch.readers.extras import need
 from s1batch.readers.papers.counting import TokenCounter
-from s1batch.readers.papers.extras import need
 from s1batch.readers.papers.paper import Paper
 from s1batch.readers.papers.spec import PassageSpec
 
@@ -182,7 +182,7 @@ def _chunker(count: Callable[[str], int], room: int) -> Any:
 
 @cache
 def _rules() -> Any:
-    chonkie = need("chonkie")
+    chonkie = need("chonkie", "papers", "passages of papers")
     level = chonkie.RecursiveLevel
     levels = [
         level(delimiters=_PARAGRAPHS),
@@ -195,7 +195,7 @@ def _rules() -> Any:
 
 @cache
 def _chunker_class() -> Any:
-    chonkie = need("chonkie")
+    chonkie = need("chonkie", "papers", "passages of papers")
 
     class Chunker(chonkie.RecursiveChunker):  # type: ignore[misc, name-defined]
         """Counts directly: the base class keeps the last 4,096 texts that it has counted, however long they are."""

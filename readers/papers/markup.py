@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from s1batch.errors import SourceError
-from s1batch.readers.papers.extras import need
-from s1batch.readers.papers.paper import Found, Paper, Place
+from s1batch.readers.extras import need
+from s1batch.readers.papers.paper import Paper
+from s1batch.readers.papers.single import OnePaper
 from s1batch.readers.papers.streams import read_whole
 from s1batch.readers.papers.text_builder import TextBuilder
 
@@ -43,19 +44,8 @@ _IDS = ("pmc", "pmcid", "pmid", "doi", "publisher-id")
 
 
 @dataclass(frozen=True, slots=True)
-class Markup:
+class Markup(OnePaper):
     """One paper in JATS or TEI."""
-
-    def scan(self, path: Path, after: int = 0) -> Iterator[Found]:
-        """Yield the paper."""
-        if not after:
-            yield Found(place=Place(), paper=self._paper(path))
-
-    def read(self, path: Path, places: Sequence[Place]) -> Iterator[Paper | SourceError]:
-        """Yield the paper, once for each place."""
-        if places:
-            paper = self._paper(path)
-            yield from (paper for _ in places)
 
     def _paper(self, path: Path) -> Paper:
         root = _parse(read_whole(path))
@@ -68,7 +58,7 @@ class Markup:
 
 
 def _parse(content: bytes) -> Any:
-    etree = need("lxml.etree")
+    etree = need("lxml.etree", "papers", "XML files")
     parser = etree.XMLParser(
         resolve_entities=False,
         no_network=True,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from s1batch.errors import SourceError
-from s1batch.readers.papers.paper import Figure, Found, Mark, Paper, Place
+from s1batch.readers.papers.paper import Figure, Mark, Paper
 from s1batch.readers.papers.pdf_pool import PdfPool
+from s1batch.readers.papers.single import OnePaper
 
 _NUMBERED = re.compile(r"^(?:\d{1,2}(?:\.\d{1,2}){0,3}|[IVX]{1,5})[.)]?[ \t]+([A-Z][^\n.!?;]{2,60})$", re.M)
 _NAMED = re.compile(
@@ -26,7 +27,7 @@ _DOI = re.compile(r"\b10\.\d{4,9}/[^\s\"<>]+[^\s\"<>.,;)]")
 
 
 @dataclass(frozen=True, slots=True)
-class Pdf:
+class Pdf(OnePaper):
     """One paper as PDF.
 
     Attributes:
@@ -38,17 +39,6 @@ class Pdf:
     pool: PdfPool
     figures: bool = False
     least_pixels: int = 100
-
-    def scan(self, path: Path, after: int = 0) -> Iterator[Found]:
-        """Yield the paper."""
-        if not after:
-            yield Found(place=Place(), paper=self._paper(path))
-
-    def read(self, path: Path, places: Sequence[Place]) -> Iterator[Paper | SourceError]:
-        """Yield the paper, once for each place."""
-        if places:
-            paper = self._paper(path)
-            yield from (paper for _ in places)
 
     def images(self, path: Path, figures: Sequence[Figure]) -> list[bytes]:
         """Return figures as PNG.

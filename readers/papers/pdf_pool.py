@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from s1batch.errors import SourceError
-from s1batch.readers.papers.extras import need
+from s1batch.readers.extras import need
 
 CHILD = Path(__file__).with_name("pdf_child.py")
 
@@ -103,7 +103,7 @@ class _Child:
     """One process."""
 
     def __init__(self) -> None:
-        need("pypdfium2")
+        need("pypdfium2", "papers", "PDF files")
         self.questions = 0
         self._process = subprocess.Popen(
             # -P: the folder of the program is none to import from.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from s1batch.errors import SourceError
-from s1batch.readers.papers.paper import Found, Mark, Paper, Place
+from s1batch.readers.papers.paper import Mark, Paper
+from s1batch.readers.papers.single import OnePaper
 from s1batch.readers.papers.streams import read_whole
 from s1batch.readers.papers.text_builder import LONGEST_TITLE
 
@@ -23,7 +24,7 @@ _FENCE = re.compile(r"^ {0,3}(```|~~~)[^\n]*\n.*?(?:^ {0,3}\1[ \t]*$|\Z)", re.M 
 
 
 @dataclass(frozen=True, slots=True)
-class PlainText:
+class PlainText(OnePaper):
     """One paper as text in UTF-8.
 
     Attributes:
@@ -31,17 +32,6 @@ class PlainText:
     """
 
     kind: Literal["latex", "markdown", "text"]
-
-    def scan(self, path: Path, after: int = 0) -> Iterator[Found]:
-        """Yield the paper."""
-        if not after:
-            yield Found(place=Place(), paper=self._paper(path))
-
-    def read(self, path: Path, places: Sequence[Place]) -> Iterator[Paper | SourceError]:
-        """Yield the paper, once for each place."""
-        if places:
-            paper = self._paper(path)
-            yield from (paper for _ in places)
 
     def _paper(self, path: Path) -> Paper:
         try:

@@ -16,6 +16,7 @@ import numpy as np
 from s1batch.canonical import digest
 from s1batch.errors import SourceError
 from s1batch.paths import encode_path
+from s1batch.readers.failures import as_source_error
 from s1batch.readers.papers.cache import BLOCK_PAPERS, CutCache
 from s1batch.readers.papers.cutting import Cut, Cutter
 from s1batch.readers.papers.files import ROOT, PaperFiles
@@ -251,14 +252,6 @@ class PaperPlanner:
     def _scanned(self, name: str) -> list[Found]:
         path = self.files.path_of(name)
         return list(self.formats.of(path).scan(path))
-
-
-def as_source_error(error: SourceError | OSError) -> SourceError:
-    """Return an error of the operating system as one of the source."""
-    if isinstance(error, SourceError):
-        return error
-    reason = "source_missing" if isinstance(error, FileNotFoundError) else "not_readable"
-    return SourceError(reason, error.strerror or str(error))  # type: ignore[arg-type]
 
 
 def place_slices(place: Place | None) -> tuple[Slice, ...]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from s1batch.canonical import digest
 from s1batch.errors import SourceError
+from s1batch.readers.failures import as_source_error
 from s1batch.readers.papers.cache import CutCache, cache_folder
 from s1batch.readers.papers.counting import open_counter
 from s1batch.readers.papers.cutting import Cutter
@@ -21,7 +22,7 @@ from s1batch.readers.papers.formats import Formats
 from s1batch.readers.papers.paper import Paper, Place
 from s1batch.readers.papers.pdf import Pdf
 from s1batch.readers.papers.pdf_pool import PdfPool
-from s1batch.readers.papers.planner import PaperPlanner, as_source_error
+from s1batch.readers.papers.planner import PaperPlanner
 from s1batch.readers.papers.spec import PaperSource
 from s1batch.readers.papers.streams import KeptStreams
 from s1batch.readers.spec import ReaderSetting

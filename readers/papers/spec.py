@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from s1batch.config import Config, placement
+from s1batch.config import Config, Texts, placement
 from s1batch.readers.spec import ReaderSetting, SourceConfig
 
 if TYPE_CHECKING:
@@ -17,15 +17,8 @@ Unit = Literal["tokens", "words", "chars"]
 PaperFormatName = Literal["jsonl", "json", "parquet", "pdf", "xml", "latex", "markdown", "text"]
 
 
-def _as_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
 def _whole_or_mapping(value: object) -> object:
     return {"whole": True} if value == "whole" else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
 class FieldNames(Config):
@@ -33,7 +26,7 @@ class FieldNames(Config):
 
     id: str | None = Field(None, description="identity of the paper; usual: id, corpusid, paper_id, ...")
     title: str | None = None
-    text: Names | None = Field(
+    text: Texts | None = Field(
         None, min_length=1, description="the text, or several fields that are joined; usual: text, content.text, ..."
     )
     year: str | None = None
@@ -79,9 +72,7 @@ class PaperSource(SourceConfig):
     """Papers, whole or in passages; exactly one of `paths` and `manifest` says where they are."""
 
     kind: Literal["papers"]
-    paths: Annotated[tuple[str, ...] | None, BeforeValidator(_as_tuple)] = Field(
-        None, min_length=1, description="files or globs, relative to the job file"
-    )
+    paths: Texts | None = Field(None, min_length=1, description="files or globs, relative to the job file")
     manifest: str | None = Field(None, description="CSV or Parquet with a column `path`, relative to its folder")
     root: str | None = placement(
         None, description="what paths are kept relative to (default: the deepest common folder)"

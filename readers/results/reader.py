@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 from s1batch.canonical import plain_digest
 from s1batch.errors import JobFileError, SourceError
 from s1batch.paths import decode_path, encode_path
+from s1batch.readers.failures import as_source_error
 from s1batch.readers.results.folder import PLAN, ResultsFolder
 from s1batch.readers.results.groups import RowGroups, RowPlace, sort_key
 from s1batch.readers.results.spec import ResultsSource
 from s1batch.readers.tables.formats import RowPlace as TablePlace
 from s1batch.readers.tables.forward import KeptDecoders
 from s1batch.readers.tables.parquet import Parquet
-from s1batch.records import Address, Chunk, Fields, InventoryItem, PlanEntry, Reason, Record, Refusal, Slice
+from s1batch.records import Address, Chunk, Fields, InventoryItem, PlanEntry, Record, Refusal, Slice
 
 if TYPE_CHECKING:
     from s1batch.columns import Column
@@ -196,7 +197,7 @@ class ResultsReader:
         except (OSError, pa.ArrowException) as error:
             # What was taken of the batch that broke is not there: its rows count with the rest of the file.
             size = path.stat().st_size if path.exists() else 0
-            reason: Reason = "source_missing" if isinstance(error, FileNotFoundError) else "not_readable"
+            reason = as_source_error(error).reason if isinstance(error, OSError) else "not_readable"
             left = size if not total else size * (total - done) // total
             yield _item(path, name, status="unreadable", reason=reason, unit="bytes", count=left)
             yield PlanEntry(
@@ -272,7 +273,8 @@ class ResultsReader:
             ):
                 found[index] = row
         except (SourceError, OSError) as error:
-            found.update((index, _as_source_error(error)) for index in indices if index not in found)
+            failure = as_source_error(error)
+            found.update((index, failure) for index in indices if index not in found)
         return _FileRows(size, mtime_ns, found)
 
     def _record(self, chunk: Chunk, files: Mapping[str, _FileRows], columns: tuple[str, ...] | None) -> Record:
@@ -367,10 +369,3 @@ def _plain(column: Any) -> list[Any]:
         width = 32 if column.type.bit_width == 32 else 64
         column = column.view(pa.int32() if width == 32 else pa.int64())
     return list(column.to_pylist())
-
-
-def _as_source_error(error: SourceError | OSError) -> SourceError:
-    if isinstance(error, SourceError):
-        return error
-    reason: Reason = "source_missing" if isinstance(error, FileNotFoundError) else "not_readable"
-    return SourceError(reason, f"{error.filename or 'a file of rows'}: {error.strerror or error}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from s1batch.config import placement
+from s1batch.config import OneOrSeveral, Texts, placement
 from s1batch.readers.spec import ReaderSetting, SourceConfig
 from s1batch.records import Outcome
 
@@ -14,27 +14,20 @@ if TYPE_CHECKING:
     from s1batch.readers.base import Reader
 
 
-def _as_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
-
-
 class ResultsSource(SourceConfig):
     """The rows of another run: each row is one question, or each group of rows."""
 
     kind: Literal["results"]
     path: str = placement(description="results folder of the other run, relative to the job file")
-    outcomes: Annotated[tuple[Outcome, ...], BeforeValidator(_as_tuple)] = Field(
+    outcomes: Annotated[tuple[Outcome, ...], OneOrSeveral] = Field(
         ("ok",), min_length=1, description="rows with other outcomes are not selected"
     )
     merged: bool = Field(False, description="the answers merged over overlaps, in place of the rows")
-    columns: Names | None = Field(None, min_length=1, description="the columns that the prompt may use; left out: all")
-    group_by: Names = Field(
+    columns: Texts | None = Field(None, min_length=1, description="the columns that the prompt may use; left out: all")
+    group_by: Texts = Field(
         (), description="one question for each group of rows with the same values here; left out: one for each row"
     )
-    order_by: Names = Field(
+    order_by: Texts = Field(
         (), description="order of the rows in a group; a minus before a name turns it round; left out: that of the plan"
     )
     max_rows: int = Field(64, ge=1, le=4096, description="most rows of one question; larger groups are cut")

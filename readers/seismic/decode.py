@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from s1batch.errors import SourceError
 from s1batch.paths import encode_path
+from s1batch.readers.failures import as_source_error
 from s1batch.readers.seismic.compressed import unpacked
 from s1batch.readers.seismic.detect import MSEED, detect_plain
 from s1batch.readers.seismic.obspy_formats import read_traces
@@ -63,7 +64,7 @@ def identity(path: str | os.PathLike[str]) -> tuple[int, int]:
     try:
         facts = os.stat(path)
     except OSError as error:
-        raise _missing(os.fspath(path), error) from error
+        raise as_source_error(error, f"{encode_path(os.fspath(path))}: ") from error
     return facts.st_size, facts.st_mtime_ns
 
 
@@ -101,12 +102,12 @@ class MiniSeedFile:
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise _missing(name, error) from error
+            raise as_source_error(error, f"{encode_path(name)}: ") from error
         try:
             self._index = index_records(path, self._fd)
         except OSError as error:
             os.close(self._fd)
-            raise _missing(name, error) from error
+            raise as_source_error(error, f"{encode_path(name)}: ") from error
         self.stray_bytes = sum(stop - start for start, stop in self._index.unreadable)
 
     def blocks(self, channel: str, ranges: NDArray[np.int64]) -> list[Block]:
@@ -250,11 +251,6 @@ def _as_stored(values: Any) -> Samples:
     return data.astype(np.int32 if np.can_cast(data.dtype, np.int32) else np.float64, copy=False)
 
 
-def _missing(path: str, error: OSError) -> SourceError:
-    gone = isinstance(error, (FileNotFoundError, NotADirectoryError))
-    return SourceError("source_missing" if gone else "not_readable", f"{encode_path(path)}: {error.strerror or error}")
-
-
 def content_sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's bytes.
 
@@ -267,4 +263,4 @@ def content_sha256(path: str | os.PathLike[str]) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise _missing(os.fspath(path), error) from error
+        raise as_source_error(error, f"{encode_path(os.fspath(path))}: ") from error

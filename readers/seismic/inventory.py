@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from s1batch.errors import SourceError
 from s1batch.grid import time_of
+from s1batch.readers.failures import as_source_error
 from s1batch.readers.seismic.catalogue import Catalogue, CatalogueFile, Stretches
 from s1batch.readers.seismic.components import role_of
 from s1batch.readers.seismic.locate import ROOT_NAME, SourceFile
@@ -78,10 +79,7 @@ def _identify(file: SourceFile, with_hash: bool) -> CatalogueFile:
             with open(file.path, "rb") as stream:
                 sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        gone = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        raise SourceError(
-            "source_missing" if gone else "not_readable", f"{file.name} cannot be opened: {error.strerror or error}"
-        ) from error
+        raise as_source_error(error, f"{file.name} cannot be opened: ") from error
     return CatalogueFile(
         name=file.name, size=facts.st_size, mtime_ns=facts.st_mtime_ns, sha256=sha256, bytes_per_sample=0.0
     )

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from s1batch.errors import MissingExtra, SourceError
+from s1batch.errors import SourceError
+from s1batch.readers.extras import need
 from s1batch.times import format_ns
 
 _UNIT_NS = {
@@ -192,8 +193,4 @@ def _reference_ns(text: str, units: str, calendar: str, unit_ns: int) -> int | N
 
 
 def _cftime() -> Any:
-    try:
-        import cftime
-    except ImportError as error:
-        raise MissingExtra("calendars other than UTC's need cftime; run: pip install 's1batch[sensors]'") from error
-    return cftime
+    return need("cftime", "sensors", "calendars other than UTC's")

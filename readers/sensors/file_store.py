@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from importlib.util import find_spec
 from inspect import signature
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from s1batch.errors import MissingExtra, SourceError
+from s1batch.errors import SourceError
+from s1batch.readers.extras import need
 from s1batch.readers.sensors.retry import Retry
 from s1batch.readers.sensors.stores import ArrayInfo, Box
 
@@ -133,8 +133,7 @@ def engine_of(file: BinaryIO, shown: str) -> str:
     for begin in _HDF5_STARTS:
         file.seek(begin)
         if file.read(8) == _HDF5:
-            if find_spec("h5netcdf") is None:
-                raise MissingExtra(f"{shown}: HDF5 and NetCDF 4 need h5netcdf; run: pip install 's1batch[sensors]'")
+            need("h5netcdf", "sensors", f"{shown}: HDF5 and NetCDF 4")
             return "h5netcdf"
     raise SourceError("unknown_format", f"{shown}: no Zarr, NetCDF or HDF5 (it begins with {start!r})")
 

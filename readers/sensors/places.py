@@ -19,6 +19,8 @@ from typing import Any
 
 from s1batch.errors import MissingExtra, SourceError, UsageError
 from s1batch.paths import decode_path, encode_path
+from s1batch.readers.extras import need
+from s1batch.readers.failures import as_source_error
 from s1batch.readers.files import absolute, expand, is_below, split_pattern
 from s1batch.readers.sensors.file_store import FileStore, engine_of
 from s1batch.readers.sensors.retry import Retry
@@ -125,7 +127,7 @@ class Places:
             with open(where, "rb") as file:
                 engine = engine_of(file, name)
         except OSError as error:
-            raise _unreadable(name, error) from error
+            raise as_source_error(error, f"{name}: ") from error
         return FileStore(where, name, engine, self.retry)
 
     def facts(self, name: str, *, now: bool = False) -> Facts:
@@ -147,7 +149,7 @@ class Places:
             try:
                 found = self._remote_facts(where) if self.is_remote else _local_facts(where)
             except OSError as error:
-                raise _unreadable(name, error) from error
+                raise as_source_error(error, f"{name}: ") from error
             ended = time.monotonic()
             self._looked[name] = (ended + max(_LOOK_AGAIN_S, _LOOK_SHARE * (ended - began)), found)
             return found
@@ -217,10 +219,7 @@ class Places:
         return f"{folders[0][0]}://{'/'.join(common)}"
 
     def _file_system(self, where: str) -> tuple[Any, str]:
-        try:
-            import fsspec
-        except ImportError as error:
-            raise MissingExtra(f"{where}: URLs need fsspec; run: pip install 's1batch[sensors]'") from error
+        fsspec = need("fsspec", "sensors", f"{where}: URLs")
         try:
             system, path = fsspec.core.url_to_fs(where, **self._spec.storage_options)
         except ImportError as error:
@@ -261,7 +260,7 @@ class Places:
             file = self.retry.call(name, lambda: system.open(path, "rb"))
             engine = self.retry.call(name, lambda: engine_of(file, name))
         except OSError as error:
-            raise _unreadable(name, error) from error
+            raise as_source_error(error, f"{name}: ") from error
         file.seek(0)
         if engine == "scipy":
             file.close()
@@ -311,8 +310,3 @@ def _sum(files: Iterable[Mapping[str, Any]]) -> Facts:
         elif isinstance(changed, (int, float)):
             newest_ns = max(newest_ns, round(changed * 1e6) * 1000)
     return Facts(size=size, mtime_ns=newest_ns)
-
-
-def _unreadable(name: str, error: OSError) -> SourceError:
-    reason = "source_missing" if isinstance(error, FileNotFoundError) else "not_readable"
-    return SourceError(reason, f"{name}: {error.strerror or error}")  # type: ignore[arg-type]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from s1batch.config import Config, placement
+from s1batch.config import Config, Texts, placement
 from s1batch.errors import JobFileError
 from s1batch.readers.spec import ReaderSetting, SourceConfig
 
@@ -34,20 +34,13 @@ Label = str | int | float
 Selection = IndexRange | tuple[Label, ...] | Label
 
 
-def _as_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
-
-
 class SensorsSource(SourceConfig):
     """Arrays of sensors in Zarr (2 and 3), NetCDF (3 and 4) and HDF5, on disk or at any URL that fsspec knows."""
 
     windowed: ClassVar[bool] = True
 
     kind: Literal["sensors"]
-    paths: Names = Field(
+    paths: Texts = Field(
         min_length=1, description="stores, files, globs or URLs (s3://bucket/*.zarr), relative to the job file"
     )
     root: str | None = placement(None, description="what paths are kept relative to (default: their common folder)")
@@ -55,13 +48,13 @@ class SensorsSource(SourceConfig):
         {}, description="what fsspec needs to open URLs, such as endpoint_url; never secrets"
     )
     retries: int = placement(4, ge=0, le=20, description="how often a store that does not answer is tried again")
-    variables: Names | None = Field(
+    variables: Texts | None = Field(
         None, min_length=1, description="shell patterns of `group/variable` or `variable`; left out: all with a time"
     )
     time: str | None = Field(
         None, description="dimension that is time, or the 1-D variable that holds the times; left out: found by CF"
     )
-    channels: Names | None = Field(
+    channels: Texts | None = Field(
         None, description="dimensions whose entries are channels; left out: all that are not time and keep several"
     )
     group: Literal["together", "each"] = Field(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from s1batch.errors import JobFileError, SourceError
 from s1batch.paths import decode_path, encode_path
+from s1batch.readers.failures import as_source_error
 from s1batch.readers.tables.arrow import Arrow
 from s1batch.readers.tables.formats import FORMATS, Csv, JsonLines, RowFormat, RowPlace
 from s1batch.readers.tables.forward import KeptDecoders
@@ -121,7 +122,7 @@ class TableReader:
                     answered += 1
             except (SourceError, OSError) as error:
                 for chunk in run[answered:]:
-                    yield _record(chunk, _as_source_error(error))
+                    yield _record(chunk, as_source_error(error))
 
     def values_of(self, chunks: Sequence[Chunk], names: Sequence[str]) -> Iterator[Mapping[str, Any] | Refusal]:
         """Yield some columns of each row, or why it cannot be read; no image or series is opened."""
@@ -176,7 +177,7 @@ class TableReader:
                 count += 1
                 done = place.stop or place.behind or 0
         except (SourceError, OSError) as error:
-            why = _as_source_error(error)
+            why = as_source_error(error)
             yield item(status="unreadable", reason=why.reason, unit="bytes", count=size - done)
             yield PlanEntry(
                 chunk=Chunk(inputs=(Address(root=ROOT, path=name),)),
@@ -308,10 +309,3 @@ def _record(chunk: Chunk, fields: Any, media: _Media = _Media()) -> Record:
             chunk=chunk, lineage=lineage, refusal=Refusal(outcome=outcome, reason=error.reason, detail=detail)
         )
     return Record(chunk=chunk, lineage=lineage, payload=Fields(values=fields, images=pictures, series=series))
-
-
-def _as_source_error(error: SourceError | OSError) -> SourceError:
-    if isinstance(error, SourceError):
-        return error
-    reason = "source_missing" if isinstance(error, FileNotFoundError) else "not_readable"
-    return SourceError(reason, error.strerror or str(error))  # type: ignore[arg-type]

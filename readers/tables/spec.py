@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from s1batch.config import placement
+from s1batch.config import Texts, placement
 from s1batch.readers.spec import ReaderSetting, SourceConfig
 
 if TYPE_CHECKING:
     from s1batch.readers.base import Reader
 
 
-def _as_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
 class TableSource(SourceConfig):
     """Rows of Parquet, Arrow (Feather), CSV or JSONL files; each row is one question."""
 
     kind: Literal["table"]
-    path: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
-        min_length=1, description="one or several files or globs, relative to the job file"
-    )
+    path: Texts = Field(min_length=1, description="one or several files or globs, relative to the job file")
     columns: tuple[str, ...] | None = Field(
         None, min_length=1, description="the fields that the prompt may use; left out: all"
     )
-    images: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+    images: Texts = Field(
         (), description="columns that hold an image each: a path below `image_root`, a list of them, or the bytes"
     )
     image_root: str | None = placement(
         None, description="folder that paths of images are relative to (default: the folder of the table)"
     )
-    series: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+    series: Texts = Field(
         (),
         description="columns that hold a time series each: numbers, lists of numbers (time, channel), or a path below "
         "`series_root` (.npy, .csv, .txt, .parquet)",

@@ -100,6 +100,11 @@ class Layout:
         return self.root / "servers"
 
     @property
+    def slurm(self) -> Path:
+        """Folder of submissions to Slurm, one folder for each; `s1batch.slurm.folder` spells what is in them."""
+        return self.root / "slurm"
+
+    @property
     def score(self) -> Path:
         """What `s1batch score` found last."""
         return self.metrics / "score.json"

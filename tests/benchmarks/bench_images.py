@@ -65,7 +65,7 @@ def write_scene(path: Path) -> None:
 
 def planned(path: Path, **source: object) -> tuple[ImageReader, list[Chunk]]:
     """Return a reader and its chunks."""
-    reader = ImageReader(ImageSource.model_validate({"kind": "images", "path": str(path), **source}), path.parent)
+    reader = ImageReader(ImageSource.model_validate({"kind": "images", "paths": str(path), **source}), path.parent)
     return reader, [line.chunk for line in reader.plan() if isinstance(line, PlanEntry)]
 
 
@@ -158,7 +158,7 @@ def memory(folder: Path, photographs: Path, count: int) -> None:
         job.write_text(
             yaml.safe_dump(
                 {
-                    "source": {"kind": "images", "path": str(archive), "max_side": 256},
+                    "source": {"kind": "images", "paths": str(archive), "max_side": 256},
                     "job": {"kind": "ask", "prompt": "What is in {{ file }}?"},
                     "engine": {"kind": "replay", "function": "tests.answers:echo"},
                 }

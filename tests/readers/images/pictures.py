@@ -34,7 +34,7 @@ def saved(pixels: Any, kind: str, **options: Any) -> bytes:
 
 def reader_of(folder: Path | str, **source: Any) -> ImageReader:
     """Return a reader of a folder or file."""
-    where = {} if "manifest" in source else {"path": str(folder)}
+    where = {} if "manifest" in source else {"paths": str(folder)}
     return ImageReader(ImageSource.model_validate({"kind": "images", **where, **source}), Path(folder))
 
 

@@ -149,7 +149,7 @@ def test_a_missing_library_is_one_line_with_the_command(library: str, file: Path
 
 
 def test_a_missing_astropy_is_one_line_with_the_command(monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "astropy.io", None)
+    monkeypatch.setitem(sys.modules, "astropy.io.fits", None)
     with pytest.raises(MissingExtra, match=r"need astropy: pip install 's1batch\[images\]'"):
         records(FITS / "tests" / "data" / "scale.fits")
 

@@ -35,21 +35,21 @@ def values_of(record) -> dict:
 def test_a_folder_a_glob_and_a_list_name_the_same_files(folder: Path) -> None:
     wanted = ["a.png", "b.png", "deep/c.png"]
     for path in (".", "**/*.png", ["a.png", "b.png", "deep"]):
-        assert list(reader_of(folder, path=path).files()) == wanted
+        assert list(reader_of(folder, paths=path).files()) == wanted
 
 
 def test_names_stay_the_same_from_another_folder(folder: Path) -> None:
     """Addresses are relative to the root, so results can be moved with their archive."""
-    (entry, *_), _ = planned(reader_of(folder.parent, path="pictures/deep", root="pictures"))
+    (entry, *_), _ = planned(reader_of(folder.parent, paths="pictures/deep", root="pictures"))
     assert entry.chunk.inputs[0].path == "deep/c.png"
     with pytest.raises(JobFileError, match="does not lie below"):
-        planned(reader_of(folder.parent, path="pictures", root="pictures/deep"))
+        planned(reader_of(folder.parent, paths="pictures", root="pictures/deep"))
 
 
 def test_nothing_found_is_said(folder: Path) -> None:
     for path in ("*.jpg", "none"):
         with pytest.raises(JobFileError, match="matches no file"):
-            planned(reader_of(folder, path=path))
+            planned(reader_of(folder, paths=path))
 
 
 class TestSidecars:
@@ -58,7 +58,7 @@ class TestSidecars:
         (folder / "a.json").write_text('{"magnification": 40, "tags": ["olivine"]}')
         (folder / "a.csv").write_text('site,"depth, m"\nB2,"3.5"\n')
         (folder / "b.png.json").write_text('{"caption": "From JSON"}')
-        found = {record.lineage["source_file"]: record for record in records(folder, path=".")}
+        found = {record.lineage["source_file"]: record for record in records(folder, paths=".")}
         assert found.keys() == {"a.png", "b.png", "deep/c.png"}
         values = values_of(found["a.png"])
         assert values["caption"] == "A thin section."
@@ -73,13 +73,13 @@ class TestSidecars:
 
     def test_they_are_found_where_only_images_are_asked_for(self, folder: Path) -> None:
         (folder / "a.txt").write_text("here")
-        found = records(folder, path="a.*g")
+        found = records(folder, paths="a.*g")
         assert values_of(found[0])["caption"] == "here"
-        assert values_of(records(folder, path="a.*g", sidecars=False)[0])["caption"] == ""
+        assert values_of(records(folder, paths="a.*g", sidecars=False)[0])["caption"] == ""
 
     def test_they_are_in_the_account(self, folder: Path) -> None:
         (folder / "a.txt").write_text("four")
-        _, items = planned(reader_of(folder, path="."))
+        _, items = planned(reader_of(folder, paths="."))
         assert ("a.txt", "bytes", 4) in {(item.path, item.unit, item.count) for item in items}
 
     def test_one_of_two_images_is_counted_once_and_one_of_a_bad_image_too(self, folder: Path) -> None:
@@ -88,7 +88,7 @@ class TestSidecars:
         (folder / "bad.png").write_bytes(b"no image")
         for name in ("a.txt", "bad.txt"):
             (folder / name).write_text("four")
-        reader = reader_of(folder, path=".")
+        reader = reader_of(folder, paths=".")
         _, items = planned(reader)
         assert [(item.path, item.status) for item in items if item.path.endswith("txt")] == [
             ("a.txt", "selected"),
@@ -109,7 +109,7 @@ class TestSidecars:
     )
     def test_a_bad_one_is_a_row_that_names_it(self, folder: Path, name: str, data: bytes, said: str) -> None:
         (folder / name).write_bytes(data)
-        bad, good, _ = records(folder, path=".")
+        bad, good, _ = records(folder, paths=".")
         assert bad.refusal is not None
         assert name in bad.refusal.detail
         assert said in bad.refusal.detail
@@ -118,7 +118,7 @@ class TestSidecars:
     def test_one_that_leads_out_is_not_read(self, folder: Path) -> None:
         (folder.parent / "secret.txt").write_text("secret")
         (folder / "a.txt").symlink_to(folder.parent / "secret.txt")
-        assert values_of(records(folder, path="a.png")[0])["caption"] == ""
+        assert values_of(records(folder, paths="a.png")[0])["caption"] == ""
 
 
 class TestManifest:
@@ -165,7 +165,7 @@ def test_links_that_lead_out_or_in_circles_are_rows(folder: Path) -> None:
     (folder / "gone.png").symlink_to("nowhere.png")
     (folder / "in.png").symlink_to("a.png")
     (folder / "deep" / "up").symlink_to("..")
-    found = {record.chunk.inputs[0].path: record.refusal for record in records(folder, path=".")}
+    found = {record.chunk.inputs[0].path: record.refusal for record in records(folder, paths=".")}
     assert {name: refusal.reason if refusal else None for name, refusal in found.items()} == {
         "a.png": None,
         "b.png": None,
@@ -186,7 +186,7 @@ def test_odd_names_are_read(folder: Path, name: bytes) -> None:
     os.mkdir(os.path.dirname(path))
     with open(path, "wb") as file:
         file.write(PNG)
-    reader = reader_of(folder, path="odd")
+    reader = reader_of(folder, paths="odd")
     (entry,), _ = planned(reader)
     (record,) = reader.read([entry.chunk])
     assert record.refusal is None
@@ -199,12 +199,12 @@ def test_the_block_is_checked() -> None:
 
     base = {"job": {"kind": "ask", "prompt": "?"}, "engine": {"kind": "reference"}}
     for source, said in (
-        ({}, "exactly one of path and manifest"),
-        ({"path": ".", "overview": True}, "overview has no meaning"),
-        ({"path": ".", "tile": {"size": 100, "overlap": 60}}, "at most half"),
-        ({"path": ".", "bands": [1, 2]}, "one or three"),
-        ({"path": ".", "value_window": [1, 2]}, "no meaning with `scaling: percentile`"),
-        ({"path": ".", "percentiles": [99, 1]}, "low < high"),
+        ({}, "exactly one of paths and manifest"),
+        ({"paths": ".", "overview": True}, "overview has no meaning"),
+        ({"paths": ".", "tile": {"size": 100, "overlap": 60}}, "at most half"),
+        ({"paths": ".", "bands": [1, 2]}, "one or three"),
+        ({"paths": ".", "value_window": [1, 2]}, "no meaning with `scaling: percentile`"),
+        ({"paths": ".", "percentiles": [99, 1]}, "low < high"),
     ):
         with pytest.raises(JobFileError, match=said):
             load_job({**base, "source": {"kind": "images", **source}})

@@ -15,7 +15,7 @@ from tests.readers.images.test_bad_images import CASES, JPEG
 
 def job(folder: Path, **source: Any) -> dict[str, Any]:
     return {
-        "source": {"kind": "images", "path": str(folder), **source},
+        "source": {"kind": "images", "paths": str(folder), **source},
         "job": {"kind": "ask", "prompt": "{{ file }} {{ width }} x {{ height }}: {{ caption }} {{ metadata }}"},
         "engine": {"kind": "replay", "function": "tests.answers:echo"},
     }
@@ -78,7 +78,7 @@ def test_a_changed_caption_is_noticed(folder: Path, tmp_path: Path) -> None:
     """It was part of the plan, as the image is."""
     (folder / "second.jpg").write_bytes(JPEG)
     (folder / "second.txt").write_text("Another good one.")
-    spec = job(folder, path=[str(folder / "good.jpg"), str(folder / "second.jpg")])
+    spec = job(folder, paths=[str(folder / "good.jpg"), str(folder / "second.jpg")])
     s1batch.run(spec, tmp_path / "out", options=s1batch.RunOptions(limit=1))
     (folder / "second.txt").write_text("Something else.")
     (good, row) = rows_of(s1batch.run(spec, tmp_path / "out"))

@@ -29,7 +29,7 @@ class Stored:
 
 
 def found_range(values, about=None, **source) -> ValueRange:
-    spec = ImageSource.model_validate({"kind": "images", "path": ".", **source})
+    spec = ImageSource.model_validate({"kind": "images", "paths": ".", **source})
     height, width = values.shape[:2]
     facts = PageFacts(width=width, height=height, decode_pixels=1)
     return page_range(Stored(values, **(about or {})), 0, facts, spec)  # type: ignore[arg-type]

@@ -19,9 +19,8 @@ from s1batch.accounting import Account, Tally
 from s1batch.errors import JobFileError
 from s1batch.execution import RunOptions
 from s1batch.jobfile import load_job
-from s1batch.readers.join import JoinReader
 from s1batch.readers.join.addresses import Names
-from s1batch.readers.join.reader import _Stream
+from s1batch.readers.join.reader import JoinReader, _Stream
 from s1batch.readers.join.rules import as_key, as_ns
 from s1batch.readers.spec import ReaderSetting
 from s1batch.records import Address, Chunk, Fields, InventoryItem, PlanEntry, Record, Slice

@@ -18,8 +18,9 @@ from s1batch.accounting import Account
 from s1batch.api import Results
 from s1batch.errors import JobFileError
 from s1batch.execution import RunOptions
-from s1batch.readers.results import ResultsReader, ResultsSource
 from s1batch.readers.results.groups import RowGroups, RowPlace, sort_key
+from s1batch.readers.results.reader import ResultsReader
+from s1batch.readers.results.spec import ResultsSource
 from s1batch.records import Fields, InventoryItem, PlanEntry
 from s1batch.results.compaction import compact
 

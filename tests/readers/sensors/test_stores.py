@@ -332,6 +332,5 @@ class TestJobFile:
         with h5py.File(tmp_path / "a.h5", "w") as file:
             file["v"] = values()
         monkeypatch.setitem(sys.modules, "h5netcdf", None)
-        monkeypatch.setattr("s1batch.readers.sensors.file_store.find_spec", lambda name: None)
         with pytest.raises(MissingExtra, match=r"pip install 's1batch\[sensors\]'"):
             list(reader(tmp_path).plan())

@@ -22,8 +22,9 @@ from pydantic import ValidationError
 from s1batch.errors import JobFileError
 from s1batch.jobs.template import render_value
 from s1batch.paths import encode_path
-from s1batch.readers.tables import TableReader, TableSource
 from s1batch.readers.tables import formats as table_formats
+from s1batch.readers.tables.reader import TableReader
+from s1batch.readers.tables.spec import TableSource
 from s1batch.records import Chunk, Fields, InventoryItem, PlanEntry, Record
 
 FRAME = pl.DataFrame({"id": [f"a{i}" for i in range(10)], "text": [f"line {i}" for i in range(10)]})

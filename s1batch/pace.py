@@ -1,0 +1,124 @@
+"""No question is asked whose answer would come after the end of the allocation, as far as one can tell.
+
+What is in flight then is answered again in the next allocation, which costs the engine's work twice.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+
+from s1batch.engine.base import Engine
+from s1batch.errors import OutOfTime
+from s1batch.records import ModelIdentity, Refusal, Request, Response
+
+REMEMBERED = 128
+"""Calls whose durations are looked at, the last ones."""
+
+QUANTILE = 0.9
+"""Share of them that were not slower than what the next call is expected to take: one straggler in a hundred must not
+end every allocation early."""
+
+
+class Pace:
+    """How long calls take, and whether one that begins now would end in time.
+
+    Args:
+        ends_at: By when the last answer must have come, seconds since 1970.
+        clock: The present time, likewise.
+    """
+
+    def __init__(self, ends_at: float, clock: Callable[[], float] = time.time) -> None:
+        self._ends_at = ends_at
+        self._clock = clock
+        self._seconds: deque[float] = deque(maxlen=REMEMBERED)
+        self._running: dict[int, float] = {}  # in order of their beginning
+        self._next = 0
+
+    @property
+    def expected_s(self) -> float:
+        """How long the next call will take: the 90th percentile of the last ones.
+
+        Before any has ended, as long as the oldest that is on its way already takes.
+        """
+        if self._seconds:
+            return sorted(self._seconds)[math.ceil(QUANTILE * len(self._seconds)) - 1]
+        oldest = next(iter(self._running.values()), None)
+        return 0.0 if oldest is None else self._clock() - oldest
+
+    def fits(self) -> bool:
+        """Whether a call that begins now is expected to end in time."""
+        return self._clock() + self.expected_s < self._ends_at
+
+    def begin(self) -> int:
+        """Note that a call begins; return its number."""
+        self._next += 1
+        self._running[self._next] = self._clock()
+        return self._next
+
+    def end(self, number: int, *, answered: bool) -> None:
+        """Note that a call has ended; one that was cancelled or failed says nothing about the pace."""
+        began = self._running.pop(number)
+        if answered:
+            self._seconds.append(self._clock() - began)
+
+
+class PacedEngine:
+    """An engine that is asked as long as there is time.
+
+    Args:
+        engine: The engine.
+        pace: Its pace.
+        on_late: Called when a request comes too late.
+    """
+
+    def __init__(self, engine: Engine, pace: Pace, on_late: Callable[[], None]) -> None:
+        self._engine = engine
+        self._pace = pace
+        self._on_late = on_late
+
+    @property
+    def name(self) -> str:
+        """Kind and version."""
+        return self._engine.name
+
+    @property
+    def model(self) -> ModelIdentity:
+        """The weights that answer."""
+        return self._engine.model
+
+    def adapt(self, request: Request) -> Request:
+        """Return the request as the engine wants it."""
+        return self._engine.adapt(request)
+
+    def admit(self, request: Request) -> Refusal | None:
+        """Return why the engine does not take it; None when it does."""
+        return self._engine.admit(request)
+
+    def batch_class(self, request: Request) -> Hashable | None:
+        """Return the class whose requests may be in flight together."""
+        return self._engine.batch_class(request)
+
+    async def answer(self, request: Request) -> Response:
+        """Return the engine's answer.
+
+        Raises:
+            OutOfTime: It would come too late; nothing was asked.
+        """
+        if not self._pace.fits():
+            self._on_late()
+            raise OutOfTime
+        call = self._pace.begin()
+        answered = False
+        try:
+            response = await self._engine.answer(request)
+            answered = response.error is None
+            return response
+        finally:
+            self._pace.end(call, answered=answered)
+
+    async def aclose(self) -> None:
+        """Close the engine."""
+        await self._engine.aclose()

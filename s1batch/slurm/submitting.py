@@ -1,0 +1,237 @@
+"""From a job to arrays in the queue: only shards that are not complete, all of them or none, and one at a time."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from s1batch import __version__
+from s1batch.errors import LockedError, UsageError
+from s1batch.jobfile import LoadedJob
+from s1batch.records import OUTCOMES
+from s1batch.results.layout import Layout
+from s1batch.results.lease import LeaseKeeper
+from s1batch.slurm.client import DEFAULT_MAX_ARRAY_SIZE, Slurm, SlurmError
+from s1batch.slurm.flags import Flags, closing_flags, joined, seconds_of
+from s1batch.slurm.folder import SubmissionFolder, new_name, submissions
+from s1batch.slurm.progress import parts_done
+from s1batch.slurm.script import array_script, closing_script
+from s1batch.slurm.shards import array_slices, incomplete_shards
+from s1batch.slurm.site import SlurmSite
+from s1batch.slurm.spec import SubmissionSpec, SubmittedJobs
+from s1batch.slurm.state import submission_state
+from s1batch.wording import count
+
+Say = Callable[[str], None]
+
+START_S = 15
+"""What a task needs at least between its start and the signal, or it would do nothing but be requeued."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitOptions:
+    """What a person asks for; None takes the site's value.
+
+    Attributes:
+        shards: How many shards.
+        overrides: `a.b=c` settings of the job.
+        output: The results folder; None takes the job's.
+        parallel: Most tasks at a time.
+        sbatch: Options of sbatch, over the site's.
+        setup: Lines behind the site's.
+        command: s1batch as tasks call it.
+        signal_before_s: How long before its time limit a task is told to stop.
+        requeues: How often a task may be requeued at its time limit.
+        accept: Outcomes besides ok that leave a task's exit code at 0.
+        closing: Whether there is a closing job.
+    """
+
+    shards: int
+    overrides: tuple[str, ...] = ()
+    output: Path | None = None
+    parallel: int | None = None
+    sbatch: Flags = field(default_factory=dict)
+    setup: tuple[str, ...] = ()
+    command: str | None = None
+    signal_before_s: int | None = None
+    requeues: int | None = None
+    accept: str | None = None
+    closing: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A submission before it is submitted.
+
+    Attributes:
+        spec: What its scripts say.
+        arrays: The scripts of its arrays.
+        closing: The script of its closing job; None when there is none.
+    """
+
+    spec: SubmissionSpec
+    arrays: tuple[str, ...]
+    closing: str | None
+
+
+def prepare(loaded: LoadedJob, options: SubmitOptions, site: SlurmSite, slurm: Slurm, say: Say) -> Prepared | None:
+    """Make the scripts of a submission; nothing is written.
+
+    Returns:
+        The submission; None when every shard is complete.
+
+    Raises:
+        UsageError: The options do not go together.
+        ResultsError: The results folder cannot be read.
+    """
+    if loaded.path is None:
+        raise UsageError("a submission needs a job file: tasks read it again")
+    _check_accept(options.accept)
+    results = Path(os.path.abspath(options.output if options.output is not None else loaded.output))
+    for path in (str(loaded.path), str(results), os.getcwd()):
+        if any(character in path for character in "\r\n"):
+            raise UsageError(f"{path!r}: a line break in a path would break the scripts; rename it")
+    done = parts_done(results)
+    shards = list(range(options.shards))
+    if done.parts is not None:
+        shards = incomplete_shards(done.parts, done.finished, options.shards)
+        if not shards:
+            return None
+        if len(shards) < options.shards:
+            say(
+                f"{count(len(shards), 'shard')} of {options.shards} to submit: the others are complete, or hold no part"
+            )
+    size = slurm.max_array_size()
+    if size is None:
+        size = DEFAULT_MAX_ARRAY_SIZE
+        say(f"Slurm does not say its MaxArraySize here; {size} is taken for it")
+    parallel = options.parallel if options.parallel is not None else site.parallel
+    flags = joined(site.array_flags(), options.sbatch)
+    lead = options.signal_before_s if options.signal_before_s is not None else site.signal_before_s
+    _check_time(flags, lead)
+    name = new_name(time.time(), secrets.token_hex(2))
+    spec = SubmissionSpec(
+        name=name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        s1batch=__version__,
+        job=os.path.abspath(loaded.path),
+        job_name=flags.pop("job-name", None) or re.sub(r"[^\w.+-]", "-", loaded.spec.name) or "s1batch",
+        overrides=options.overrides,
+        results=str(results),
+        folder=str(Layout(results).slurm / name),
+        workdir=flags.pop("chdir", None) or os.getcwd(),
+        shards=options.shards,
+        arrays=array_slices(shards, size, parallel),
+        accept=options.accept,
+        command=options.command or site.command or f"{shlex.quote(sys.executable)} -m s1batch",
+        setup=(*site.setup, *options.setup),
+        sbatch=flags,
+        closing=options.closing,
+        closing_sbatch=closing_flags(flags, site.closing_flags()),
+        signal_before_s=lead,
+        requeues=options.requeues if options.requeues is not None else site.requeue,
+    )
+    scripts = tuple(array_script(spec, number) for number in range(len(spec.arrays)))
+    return Prepared(spec=spec, arrays=scripts, closing=closing_script(spec) if spec.closing else None)
+
+
+def submit(prepared: Prepared, slurm: Slurm, say: Say) -> SubmittedJobs:
+    """Submit what was prepared; when a script is refused, what was submitted before it is cancelled.
+
+    Raises:
+        LockedError: An earlier submission into the same results may still run, or another one is being made.
+        SlurmError: Slurm refused, or cannot be asked.
+    """
+    spec = prepared.spec
+    results, folder = Path(spec.results), SubmissionFolder(Path(spec.folder))
+    with LeaseKeeper(Layout(results).leases) as keeper, keeper.lease("submit"):
+        check_alone(results, slurm)
+        folder.create(spec, prepared.arrays, prepared.closing)
+        jobs = SubmittedJobs()
+        try:
+            for number in range(len(prepared.arrays)):
+                job = slurm.submit(folder.array_script(number))
+                jobs = replace(jobs, arrays=(*jobs.arrays, job), at=time.time())
+                folder.write_jobs(jobs)
+            if prepared.closing is not None:
+                closing = slurm.submit(folder.closing_script, after=jobs.arrays)
+                jobs = replace(jobs, closing=closing, at=time.time())
+                folder.write_jobs(jobs)
+        except BaseException:
+            with suppress(SlurmError):
+                slurm.cancel(jobs.all)
+            raise
+    for number, job in enumerate(jobs.arrays):
+        say(f"array {job}: {count(len(spec.arrays[number].indices), 'shard')} of {spec.shards}")
+    if jobs.closing is not None:
+        say(f"job {jobs.closing}: verifies when they have ended")
+    return jobs
+
+
+def check_alone(results: Path, slurm: Slurm) -> None:
+    """Make sure that no earlier submission into the same results may still run.
+
+    Raises:
+        LockedError: One may.
+        SlurmError: Slurm cannot be asked.
+    """
+    earlier = list(submissions(results))
+    if not earlier:
+        return
+    done = parts_done(results)
+    scripts = slurm.queued_scripts()
+    if scripts is None:
+        raise SlurmError(f"{results}: squeue cannot be asked whether an earlier submission still runs; try again")
+    for folder in earlier:
+        lost = lost_jobs(folder, scripts)
+        state = submission_state(folder, done, slurm)
+        if lost or (state.jobs.arrays and state.live):
+            jobs = ", ".join((*state.jobs.arrays, *lost))
+            at_work = sum(shard.live for shard in state.shards)
+            raise LockedError(
+                f"{results}: submission {folder.root.name} (job {jobs}) is not over yet: {count(at_work, 'shard')} "
+                f"of it may still run; wait for it (`s1batch status {results}`) or end it (`s1batch cancel {results}`)"
+            )
+
+
+def lost_jobs(folder: SubmissionFolder, scripts: dict[str, str]) -> list[str]:
+    """Return jobs in the queue that run a submission's scripts and were never recorded: submit was killed meanwhile."""
+    recorded = folder.read_jobs().all
+    return sorted(
+        job for job, script in scripts.items() if job not in recorded and script.startswith(f"{folder.root}/")
+    )
+
+
+def dry_run_lines(prepared: Prepared) -> list[str]:
+    """Return the scripts, each behind a line with the command that would submit it."""
+    folder = SubmissionFolder(Path(prepared.spec.folder))
+    lines = []
+    for number, text in enumerate(prepared.arrays):
+        lines += [f"# sbatch --parsable {folder.array_script(number)}", text]
+    if prepared.closing is not None:
+        lines += [f"# sbatch --parsable --dependency=afterany:ARRAY {folder.closing_script}", prepared.closing]
+    return lines
+
+
+def _check_accept(accept: str | None) -> None:
+    for name in accept.split(",") if accept is not None else ():
+        if name.strip() not in OUTCOMES:
+            raise UsageError(f"--accept {accept}: {name!r} is no outcome (valid: {', '.join(OUTCOMES)})")
+
+
+def _check_time(flags: Flags, lead_s: int) -> None:
+    limit = seconds_of(flags.get("time") or "")
+    if limit is not None and 0 < limit < lead_s + START_S:
+        raise UsageError(
+            f"--sbatch time={flags['time']}: tasks are told to stop {lead_s} s before their limit and need {START_S} s "
+            "to begin; give more time, or a smaller --signal-before"
+        )

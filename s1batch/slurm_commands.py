@@ -1,0 +1,131 @@
+"""`s1batch submit`, `cancel` and `close`: runs as arrays of Slurm."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from s1batch.errors import LockedError
+
+RESULTS = click.argument("results", type=click.Path(file_okay=False, exists=True, path_type=Path))
+
+
+@click.command()
+@click.argument("job", type=click.Path(dir_okay=False))
+@click.option("--array", "shards", required=True, type=click.IntRange(1), metavar="N", help="How many shards.")
+@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Set a field of the job, in YAML.")
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Results folder.")
+@click.option("--parallel", type=click.IntRange(1), metavar="P", help="Most tasks at a time.")
+@click.option("--sbatch", "flags", multiple=True, metavar="KEY=VALUE", help="An option of sbatch: mem=8G, exclusive.")
+@click.option("--setup", multiple=True, metavar="LINE", help="A line of the script before s1batch: module load ...")
+@click.option("--command", help="s1batch as tasks call it: a program, or a container with one.")
+@click.option("--requeue", type=click.IntRange(0), metavar="K", help="Most requeues at the time limit.")
+@click.option(
+    "--signal-before", type=click.IntRange(10, 65535), metavar="S", help="Stop so many seconds before the limit."
+)
+@click.option("--accept", help="Outcomes besides ok that leave the exit code of a task at 0: refused,...")
+@click.option("--closing/--no-closing", default=True, show_default=True, help="Verify when all tasks have ended.")
+@click.option("--dry-run", is_flag=True, help="Print the scripts; write and submit nothing.")
+def submit(
+    job: str,
+    shards: int,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    parallel: int | None,
+    flags: tuple[str, ...],
+    setup: tuple[str, ...],
+    command: str | None,
+    requeue: int | None,
+    signal_before: int | None,
+    accept: str | None,
+    closing: bool,
+    dry_run: bool,
+) -> None:
+    """Run a job as an array of Slurm, or go on with it: shards that are complete are not submitted.
+
+    What holds for every submission at a site stands in $S1BATCH_SITE, ~/.config/s1batch/site.toml or
+    /etc/s1batch/site.toml.
+    """
+    from s1batch.jobfile import load_job
+    from s1batch.slurm.client import SlurmPrograms
+    from s1batch.slurm.flags import parse_flags
+    from s1batch.slurm.site import read_site, site_file
+    from s1batch.slurm.submitting import SubmitOptions, dry_run_lines, prepare
+    from s1batch.slurm.submitting import submit as submit_prepared
+
+    loaded = load_job(job, overrides)
+    options = SubmitOptions(
+        shards=shards,
+        overrides=overrides,
+        output=output,
+        parallel=parallel,
+        sbatch=parse_flags(flags),
+        setup=setup,
+        command=command,
+        signal_before_s=signal_before,
+        requeues=requeue,
+        accept=accept,
+        closing=closing,
+    )
+    slurm = SlurmPrograms()
+    prepared = prepare(loaded, options, read_site(site_file()).slurm, slurm, _say)
+    if prepared is None:
+        click.echo(f"{output or loaded.output}: every part is there; nothing to submit")
+    elif dry_run:
+        click.echo("\n".join(dry_run_lines(prepared)), nl=False)
+    else:
+        submit_prepared(prepared, slurm, click.echo)
+        click.echo(f"scripts and logs: {prepared.spec.folder}")
+        click.echo(f"how far it is: s1batch status {prepared.spec.results}")
+
+
+@click.command()
+@RESULTS
+@click.option("--wait", "wait_s", type=click.FloatRange(0), default=90.0, show_default=True, help="In seconds.")
+def cancel(results: Path, wait_s: float) -> None:
+    """Cancel everything in the queue that was submitted into RESULTS; answers so far are kept."""
+    from s1batch.slurm.cancelling import cancel as cancel_all
+    from s1batch.slurm.client import SlurmPrograms
+
+    sys.exit(0 if cancel_all(results, SlurmPrograms(), click.echo, wait_s=wait_s) else LockedError.exit_code)
+
+
+@click.command(hidden=True)
+@click.argument("folder", type=click.Path(file_okay=False, exists=True, path_type=Path))
+def close(folder: Path) -> None:
+    """Verify what came of a submission; its closing job runs this."""
+    from s1batch.process_settings import settle_process
+    from s1batch.slurm.client import SlurmPrograms
+    from s1batch.slurm.closing import close_submission
+    from s1batch.slurm.folder import SubmissionFolder
+
+    settle_process()
+    sys.exit(close_submission(SubmissionFolder(folder), SlurmPrograms(), click.echo))
+
+
+def slurm_state(results: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return how far the submissions into a results folder are, as plain data and as lines; empty without any."""
+    from s1batch.slurm.folder import SubmissionFolder, submissions
+
+    if not any(submissions(results)):
+        return {}, []
+    from s1batch.slurm.client import SlurmPrograms
+    from s1batch.slurm.state import submission_states
+    from s1batch.slurm.state_report import submission_dict, submission_lines
+
+    plain, lines = [], []
+    states = submission_states(results, SlurmPrograms())
+    for state in states:
+        folder = SubmissionFolder(Path(state.spec.folder))
+        plain.append(submission_dict(state, folder))
+        # Of earlier submissions only what may still run, or how they ended, matters.
+        if state is states[-1] or state.live:
+            lines += submission_lines(state, folder)
+    return {"slurm": plain}, lines
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)

@@ -1,0 +1,34 @@
+"""Submissions for tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from s1batch.slurm.spec import ArraySlice, SubmissionSpec
+
+PLAIN = SubmissionSpec(
+    name="20260101T000000-abcd",
+    created="2026-01-01T00:00:00+00:00",
+    s1batch="0.1.0",
+    job="/data/picks.yaml",
+    job_name="picks",
+    overrides=(),
+    results="/data/results/picks",
+    folder="/data/results/picks/slurm/20260101T000000-abcd",
+    workdir="/home/me",
+    shards=8,
+    arrays=(ArraySlice(offset=0, indices=tuple(range(8))),),
+    accept=None,
+    command="/opt/venv/bin/python -m s1batch",
+    setup=(),
+    sbatch={},
+    closing=True,
+    closing_sbatch={},
+    signal_before_s=180,
+    requeues=10,
+)
+
+
+def spec(**changes: Any) -> SubmissionSpec:
+    return replace(PLAIN, **changes)
