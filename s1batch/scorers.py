@@ -89,6 +89,8 @@ class PickScorer:
         return score_lines(report)
 
 
+PICKS = "seismic-pick"
+
 ANSWER_METRICS: Mapping[str, str] = {
     "sensor-anomaly": "s1batch.jobs.sensor_anomaly.score:AnomalyMetrics",
     "sensor-describe": "s1batch.jobs.sensor_describe.score:DescriptionMetrics",
@@ -100,9 +102,16 @@ ANSWER_METRICS: Mapping[str, str] = {
 
 
 def scorer_of(kind: str) -> Scorer:
-    """Return the scorer of a kind of job; that of picks where the kind has none, which says what it needs."""
+    """Return the scorer of a kind of job.
+
+    Raises:
+        UsageError: Answers of this kind have no score.
+    """
     source = ANSWER_METRICS.get(kind)
     if source is None:
+        if kind != PICKS:
+            scored = ", ".join((PICKS, *ANSWER_METRICS))
+            raise UsageError(f"answers of a job {kind!r} have no score (jobs with one: {scored}); see the rows instead")
         return PickScorer()
     from s1batch.score_answers import AnswerScorer
 

@@ -170,9 +170,9 @@ class TestScore:
         with pytest.raises(UsageError, match=what):
             run(archive, tmp_path).score(truth, **options)
 
-    def test_results_of_another_job_hold_no_picks(self, archive, truth, tmp_path):
+    def test_results_of_a_job_without_a_score_say_which_jobs_have_one(self, archive, truth, tmp_path):
         job = pick_job(archive, "echo", job={"kind": "ask", "prompt": "What is this?"})
-        with pytest.raises(UsageError, match="hold no picks"):
+        with pytest.raises(UsageError, match=r"no score \(jobs with one: seismic-pick, sensor-anomaly"):
             s1batch.run(job, tmp_path / "out").score(truth)
 
     def test_obspys_example_record(self, tmp_path):
