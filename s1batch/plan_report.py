@@ -14,9 +14,11 @@ from s1batch.pilot_report import forecast_line, rates_line
 from s1batch.planner import PlanTotals
 from s1batch.prefix_advice import prefix_advice
 from s1batch.records import SeriesShape
-from s1batch.wording import count
+from s1batch.wording import count, one_line
 
 COMMON_SHAPES = 5
+LONGEST_DETAIL = 160
+"""Characters that are shown of what is said of one chunk."""
 
 _OFFERS = dict.fromkeys(
     ("series_with_image", "series_not_supported", "several_series", "series_too_long"),
@@ -31,7 +33,8 @@ def plan_lines(plan: Plan) -> list[str]:
     lines.append(f"{count(totals.chunks, 'chunk')} in {count(totals.parts, 'part')}; {totals.asked:,} will be asked")
     for reason, number in sorted(totals.refused.items()):
         offer = f" ({_OFFERS[reason]})" if reason in _OFFERS else ""
-        lines.append(f"  {number:,} not asked: {reason}{offer}")
+        detail = one_line(totals.details.get(reason, ""), LONGEST_DETAIL)
+        lines.append(f"  {number:,} not asked: {reason}{offer}" + (f", such as: {detail}" if detail else ""))
     if totals.conditional is not None:
         windows = count(totals.conditional.asked, "window")
         lines.append(f"  {count(totals.scans, 'scan')} at a lower rate first; {windows} only where a scan calls for it")

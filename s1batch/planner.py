@@ -50,6 +50,7 @@ class PlanTotals:
         chunks: Planned chunks, refused ones included.
         parts: Result files.
         refused: Chunks by the reason why they are not asked.
+        details: What was said of the first chunk of each reason.
         prompt_tokens: Estimated prompt tokens of what is asked.
         steps: Samples per channel of what is asked, overlaps counted each time.
         nbytes: Bytes to read.
@@ -61,6 +62,7 @@ class PlanTotals:
     chunks: int = 0
     parts: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    details: dict[str, str] = field(default_factory=dict)
     prompt_tokens: int = 0
     steps: int = 0
     nbytes: int = 0
@@ -73,11 +75,12 @@ class PlanTotals:
         """Chunks that will be asked; those that depend on a scan included."""
         return self.chunks - sum(self.refused.values())
 
-    def count(self, entry: PlanEntry, reason: str | None, tokens: int) -> None:
-        """Add one entry, with the reason why it is refused and its prompt tokens."""
+    def count(self, entry: PlanEntry, refusal: Refusal | None, tokens: int) -> None:
+        """Add one entry, with why it is refused and its prompt tokens."""
         self.chunks += 1
-        if reason is not None:
-            self.refused[reason] += 1
+        if refusal is not None:
+            self.refused[refusal.reason] += 1
+            self.details.setdefault(refusal.reason, refusal.detail)
             return
         self.scans += entry.is_scan
         self.prompt_tokens += tokens
@@ -147,7 +150,7 @@ class Planner:
         tokens = self._rules.prompt_tokens(shape)
         if entry.is_scan and refusal is not None:
             self._refused_scan = entry.chunk.key
-        self._count(entry, refusal.reason if refusal else None, tokens)
+        self._count(entry, refusal, tokens)
         return replace(entry, part=self._part, prompt_tokens=tokens, refusal=refusal)
 
     def _shape(self, entry: PlanEntry) -> PromptShape:
@@ -177,9 +180,9 @@ class Planner:
         refusal = self._rules.admit_shape(replace(shape, series=shape.series + (_SOME_SERIES,) * unknown))
         return refusal if refusal is not None and refusal.reason in _WHATEVER_SHAPE else None
 
-    def _count(self, entry: PlanEntry, reason: str | None, tokens: int) -> None:
-        self.totals.count(entry, reason, tokens)
+    def _count(self, entry: PlanEntry, refusal: Refusal | None, tokens: int) -> None:
+        self.totals.count(entry, refusal, tokens)
         if entry.condition is not None:
             if self.totals.conditional is None:
                 self.totals.conditional = PlanTotals()
-            self.totals.conditional.count(entry, reason, tokens)
+            self.totals.conditional.count(entry, refusal, tokens)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from s1batch.api import Results
 from s1batch.errors import UsageError
+from s1batch.wording import printable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -123,5 +124,5 @@ def _cell(value: object, *, wide: bool) -> str:
         text = str(value)
     if not wide:
         text = text[: 16 * CELL_WIDTH]  # an answer may be megabytes long
-    text = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))
+    text = printable(text)
     return text if wide or len(text) <= CELL_WIDTH else text[: CELL_WIDTH - 1] + "…"

@@ -9,6 +9,7 @@ from typing import Literal
 
 from s1batch.engine.tokens import image_tokens, series_tokens, stride
 from s1batch.records import ImagePart, Message, Part, Role, SeriesPart
+from s1batch.wording import printable
 
 MARKERS = 2
 """Tokens around every series (`<|ts|>` and `<|/ts|>`) and every image."""
@@ -112,7 +113,7 @@ def _excerpt(text: str) -> str:
     head, tail = text[: 2 * EXCERPT_CHARS], text[-2 * EXCERPT_CHARS :]
     if len(text) > 4 * EXCERPT_CHARS:
         text = head + " … " + tail
-    line = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in " ".join(text.split()))
+    line = printable(text)
     if len(line) <= EXCERPT_CHARS:
         return line
     kept = (EXCERPT_CHARS - 3) // 2

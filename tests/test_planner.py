@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import s1batch
 from s1batch.engine.rules import RULES
 from s1batch.jobs.ask_spec import AskSpec
+from s1batch.plan_report import plan_lines
 from s1batch.planner import PART_ADDRESSES, Planner
 from s1batch.records import Address, Chunk, PlanEntry, Sampling, Slice
 
@@ -53,3 +55,15 @@ def test_counted_text_and_sized_images_are_in_the_prompt_and_refused_where_they_
     assert refused.refusal.reason == "context_too_long"
     (unknown,) = completed(entries(1, images=1), context_tokens=plain.prompt_tokens + 89)
     assert unknown.refusal is None
+
+
+def test_the_plan_tells_what_was_said_of_the_first_chunk_of_each_reason(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"name": "quartz"}\n{"name": \x1b[31m}\n{"na\n')
+    job = {
+        "source": {"kind": "table", "path": str(tmp_path / "*")},
+        "job": {"kind": "ask", "prompt": "{{ name }}"},
+        "engine": {"kind": "replay", "function": "tests.answers:echo"},
+    }
+    (tmp_path / "b.csv").write_bytes(b"")
+    (line,) = [line for line in plan_lines(s1batch.plan(job)) if "not asked" in line]
+    assert line == "  1 not asked: empty_file, such as: b.csv: the file is empty"
