@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from s1batch.errors import JobFileError, UsageError
 from s1batch.readers.base import Reader
 from s1batch.readers.join.addresses import Names, inner_path, outer_path
 from s1batch.readers.join.index import PartnerIndex
@@ -94,7 +95,7 @@ class JoinReader:
         with PartnerIndex(rules.tolerance_ns) as index:
             for alias in self._partners:
                 items: list[InventoryItem] = []
-                entries = _entries(self.readers[alias].plan(), items)
+                entries = _entries(self._planned(alias), items)
                 for entry, place in places(alias, self.readers[alias], rules, entries):
                     yield from _taken(names, alias, items)
                     if isinstance(place, Refusal) or (entry.refusal is not None and entry.chunk.dim is None):
@@ -104,6 +105,16 @@ class JoinReader:
                 yield from _taken(names, alias, items)
             index.end()
             yield from self._questions(names, index)
+
+    def _planned(self, alias: str) -> Iterator[InventoryItem | PlanEntry]:
+        """Yield the plan of one source; what is wrong with its block is said under its name."""
+        try:
+            yield from self.readers[alias].plan()
+        except UsageError as error:
+            told = str(error)
+            where = f"source.sources.{alias}"
+            own = told.removeprefix("source.")
+            raise JobFileError(f"{where}: {told}" if own == told else f"{where}.{own}") from error
 
     def files(self) -> Iterator[str]:
         """Yield the encoded relative paths of all files, each behind the name of its source."""
@@ -152,9 +163,7 @@ class JoinReader:
         rules, primary = self.rules, self.rules.primary
         items: list[InventoryItem] = []
         scan = renamed = ""
-        for entry, place in places(
-            primary, self.readers[primary], rules, _entries(self.readers[primary].plan(), items)
-        ):
+        for entry, place in places(primary, self.readers[primary], rules, _entries(self._planned(primary), items)):
             yield from _taken(names, primary, items)
             if isinstance(place, Refusal):
                 yield _alone(names, primary, entry, place)

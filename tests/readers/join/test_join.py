@@ -461,3 +461,10 @@ def test_a_source_without_times_must_name_a_field(tmp_path: Path) -> None:
     job = join_job(sources, primary="figure", on={"figure": "chunk.size", "paper": "t"})
     with pytest.raises(JobFileError, match=r"chunk\.size is none of chunk\.path"):
         planned(reader_of(job, tmp_path))
+
+
+def test_what_is_wrong_with_one_source_is_said_under_its_name(waves: Path) -> None:
+    job = wave_job()
+    job["source"]["sources"]["events"]["path"] = "no/*.csv"
+    with pytest.raises(JobFileError, match=r"^source\.sources\.events\.path: 'no/\*\.csv' matches no file"):
+        list(reader_of(job, waves).plan())
