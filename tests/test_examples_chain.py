@@ -27,7 +27,7 @@ def test_an_example_runs_verifies_and_resumes(tmp_path, name, results):
             capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": ""},
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
-    assert "nothing to do" in done.stdout
+    assert "nothing to do" in done.stdout + done.stderr
     for folder in results:
         assert s1batch.open_results(tmp_path / folder).verify(sources=True).complete
 
