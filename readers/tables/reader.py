@@ -15,9 +15,7 @@ from s1batch.readers.failures import as_source_error
 from s1batch.readers.tables.arrow import Arrow
 from s1batch.readers.tables.formats import FORMATS, Csv, JsonLines, RowFormat, RowPlace
 from s1batch.readers.tables.forward import KeptDecoders
-from s1batch.readers.tables.images import ImageColumns
 from s1batch.readers.tables.parquet import Parquet
-from s1batch.readers.tables.series import SeriesColumns
 from s1batch.readers.tables.spec import TableSource
 from s1batch.records import (
     Address,
@@ -37,6 +35,8 @@ from s1batch.records import (
 
 if TYPE_CHECKING:
     from s1batch.columns import Column
+    from s1batch.readers.tables.images import ImageColumns
+    from s1batch.readers.tables.series import SeriesColumns
 
 ROOT = "archive"
 """The name of the root folder in addresses."""
@@ -214,12 +214,16 @@ class TableReader:
     def _images(self, table: Path) -> ImageColumns | None:
         if not self.spec.images:
             return None
+        from s1batch.readers.tables.images import ImageColumns
+
         root = self.spec.image_root
         return ImageColumns(self.spec.images, table.parent if root is None else self.base_dir / root)
 
     def _series(self, table: Path) -> SeriesColumns | None:
         if not self.spec.series or self.spec.rate_hz is None:
             return None
+        from s1batch.readers.tables.series import SeriesColumns
+
         root = self.spec.series_root
         folder = table.parent if root is None else self.base_dir / root
         return SeriesColumns(self.spec.series, folder, self.spec.rate_hz, self.spec.units)

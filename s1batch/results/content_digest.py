@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from blake3 import blake3
 
 DIGEST_BYTES = 16
@@ -28,6 +27,8 @@ def content_digest(table: pa.Table) -> bytes:
 
 
 def _add(hasher: Any, array: pa.Array) -> None:
+    import pyarrow.compute as pc  # 8 MB, which runs that compact nothing do without
+
     hasher.update(len(array).to_bytes(8, "little"))
     # Parquet gives the children of lists another name, so a nested type is told by its id and its children's.
     name = str(array.type.id) if pa.types.is_nested(array.type) else str(array.type)
