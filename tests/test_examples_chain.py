@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("name", "results"), [("chain", ("results/pick", "results/stations")), ("multimodal", ("results",))]
+    ("name", "results"),
+    [("chain", ("results/pick", "results/stations")), ("multimodal", ("results",)), ("tables", ("results",))],
 )
 def test_an_example_runs_verifies_and_resumes(tmp_path, name, results):
     for _ in range(2):
