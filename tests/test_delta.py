@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import deltalake
 import polars as pl
 import pytest
 
@@ -17,8 +18,6 @@ from s1batch.results.store import ResultsStore
 from tests.merging.test_merge import results, say_what
 from tests.plans import SCHEMA, minutes, row
 from tests.results.finished import plain_row, write_results
-
-deltalake = pytest.importorskip("deltalake")
 
 
 def table(path) -> pl.DataFrame:

@@ -67,8 +67,7 @@ def test_a_damaged_batch_costs_its_own_rows(tmp_path: Path, stream: bool, compre
     else:
         magic = {"zstd": b"\x28\xb5\x2f\xfd", "lz4": b"\x04\x22\x4d\x18"}[compression]
         places = [place for place in range(len(content)) if content.startswith(magic, place)]
-        if not places:
-            pytest.skip("short buffers are stored as they are")
+        assert places, "nothing of the file is compressed"
         content[places[len(places) // 2]] ^= 0xFF
     path.write_bytes(content)
     found = read_all(make_reader(tmp_path, path.name))
