@@ -94,6 +94,7 @@ class Program:
             "output": str(task.output),
             "state": str(task.state),
             "in_flight": in_flight,
+            "is_bounded": task.in_flight is not None,
             "options": options,
         }
         settings.write_text(json.dumps(plain, indent=1))

@@ -18,12 +18,10 @@ def main(task: dict[str, Any]) -> None:
     options: dict[str, Any] = {"use_chat_completions": True, "temperature": 0.0}
     if "on_error" in task["options"]:
         options["on_error"] = task["options"]["on_error"]
-    checkpoint = None
-    if task["options"].get("checkpoints"):
-        checkpoint = _checkpoint(task)
+    if task["is_bounded"]:
+        options["concurrency"] = task["in_flight"]
+    checkpoint = _checkpoint(task) if task["options"].get("checkpoints") else None
     frame = daft.read_parquet(task["prompts"], checkpoint=checkpoint)
-    if "batch" in task["options"]:
-        frame = frame.into_batches(task["options"]["batch"])
     answers = prompt(daft.col("text"), provider=provider, model="mock", **options)
     frame = frame.with_column("response", answers).select("id", "response")
     if checkpoint is None:
