@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.benchmarks.harness import ROOT
 from tests.benchmarks.peers import __main__ as command_line
 from tests.benchmarks.peers.environments import ENVIRONMENTS, QUIET, REQUIREMENTS, MissingEnvironmentError, python_of
 from tests.benchmarks.peers.outcomes import Outcome, Row, expected_answer, judge
@@ -102,6 +106,28 @@ def test_every_script_is_there_and_runs_by_its_own_python(task, tmp_path):
 def test_ray_is_given_its_number_of_requests_by_a_variable(task):
     (variable,) = PROGRAMS["ray"].variables
     assert PROGRAMS["ray"].environ(task)[variable] == "256"
+
+
+def test_a_signal_ends_the_command_with_all_that_it_started(tmp_path):
+    """A peer that hangs, its server, and the command itself."""
+    python = tmp_path / "peers/bin/python"
+    python.parent.mkdir(parents=True)
+    (tmp_path / "curator/bin").mkdir(parents=True)
+    # It answers the question for its versions, and hangs over everything else.
+    python.write_text(f"#!/bin/sh\n[ $1 = -c ] && echo '{{}}' && exit\necho $$ > {tmp_path}/hangs\nexec sleep 60\n")
+    python.chmod(0o755)
+    (tmp_path / "curator/bin/python").symlink_to(python)
+    command = [sys.executable, "-m", "tests.benchmarks.peers", "run", "--folder", str(tmp_path)]
+    command += ["--only", "large", "--programs", "datatrove"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        give_up = time.monotonic() + 30
+        while not (tmp_path / "hangs").exists() and time.monotonic() < give_up:
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    hung = int((tmp_path / "hangs").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(hung, 0)
 
 
 def test_a_missing_environment_is_one_line_with_the_command(tmp_path, capsys):

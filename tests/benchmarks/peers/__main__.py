@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -103,4 +104,6 @@ def _names(known: Any) -> Any:
 
 
 if __name__ == "__main__":
+    # As at Ctrl-C: what runs at that moment is ended too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.exit(main())
