@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -83,7 +84,9 @@ def _settled(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    # The log of a task is on the disk of its results, mostly: one that is full costs the line, and not the run.
+    with suppress(OSError):
+        click.echo(line, err=True)
 
 
 @main.command()

@@ -24,6 +24,7 @@ from s1batch.records import Outcome
 from s1batch.results.layout import Layout
 from s1batch.results.lease import Lease
 from s1batch.results.merged import merge_rows
+from s1batch.results.patience import Patience
 from s1batch.results.schema import RowSchema
 from s1batch.results.store import ResultsStore
 from s1batch.runspec import check_same, make_run_spec, read_run_spec, write_run_spec
@@ -157,7 +158,8 @@ def execute(
     job = make_job(loaded)
     reader = make_reader(loaded, facts.rules)
     schema = RowSchema(reader.lineage, job.columns)
-    with ResultsStore(path, schema) as store, _begun(store, options, say, stop):
+    patience = Patience(Layout(path).journals, loaded.spec.run.storage_patience_s, say, stopped=stop.is_set)
+    with ResultsStore(path, schema, patience=patience) as store, _begun(store, options, say, stop):
         with at_once(stop):
             plan = _open_plan(loaded, facts, job, reader, path, store, options, say, stop)
         subset = Subset.of(plan, options.shard, options.limit)
@@ -197,7 +199,7 @@ def execute(
                 measured = measure_pilot(store, subset, known, stats, loaded)
                 if measured is not None:
                     write_pilot(measured, Layout(path).pilot)
-        merged = _merge(job, store, plan)
+        merged = patience.through(partial(_merge, job, store, plan))
         outcomes, reasons, tokens = subset.tally(store)
         rest = forecast(store, plan) if options.pilot is not None else None
     accept = options.accept if options.accept is not None else loaded.spec.run.accept
@@ -245,9 +247,9 @@ def _open_plan(
         if layout.run.exists():
             check_same(read_run_spec(layout.run), spec, path)
         else:
-            write_run_spec(spec, layout.run)
+            store.patience.through(partial(write_run_spec, spec, layout.run))
         if not layout.plan().exists():
-            totals = write_plan(loaded, facts, job, reader, path, stop)
+            totals = store.patience.through(partial(write_plan, loaded, facts, job, reader, path, stop))
             said = f"planned {count(totals.chunks, 'chunk')} in {count(totals.parts, 'part')}"
             said += f", {totals.asked:,} of them to be asked"
             if totals.conditional is not None:
@@ -256,7 +258,7 @@ def _open_plan(
             return PlanStore(path)
         plan = PlanStore(path)
         if options.extend:
-            added = extend_plan(loaded, facts, job, reader, plan, stop)
+            added = store.patience.through(partial(extend_plan, loaded, facts, job, reader, plan, stop))
             say(f"{added:,} chunks were added to the plan" if added else "no chunk is missing from the plan")
             return PlanStore(path)
         new = unplanned_files(reader, plan)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
+from s1batch.asking import EngineInFront
 from s1batch.engine.base import Engine
 from s1batch.errors import OutOfTime
-from s1batch.records import ModelIdentity, Refusal, Request, Response
+from s1batch.records import Request, Response
 
 REMEMBERED = 128
 """Calls whose durations are looked at, the last ones."""
@@ -65,7 +66,7 @@ class Pace:
             self._seconds.append(self._clock() - began)
 
 
-class PacedEngine:
+class PacedEngine(EngineInFront):
     """An engine that is asked as long as there is time.
 
     Args:
@@ -75,31 +76,9 @@ class PacedEngine:
     """
 
     def __init__(self, engine: Engine, pace: Pace, on_late: Callable[[], None]) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._pace = pace
         self._on_late = on_late
-
-    @property
-    def name(self) -> str:
-        """Kind and version."""
-        return self._engine.name
-
-    @property
-    def model(self) -> ModelIdentity:
-        """The weights that answer."""
-        return self._engine.model
-
-    def adapt(self, request: Request) -> Request:
-        """Return the request as the engine wants it."""
-        return self._engine.adapt(request)
-
-    def admit(self, request: Request) -> Refusal | None:
-        """Return why the engine does not take it; None when it does."""
-        return self._engine.admit(request)
-
-    def batch_class(self, request: Request) -> Hashable | None:
-        """Return the class whose requests may be in flight together."""
-        return self._engine.batch_class(request)
 
     async def answer(self, request: Request) -> Response:
         """Return the engine's answer.
@@ -118,7 +97,3 @@ class PacedEngine:
             return response
         finally:
             self._pace.end(call, answered=answered)
-
-    async def aclose(self) -> None:
-        """Close the engine."""
-        await self._engine.aclose()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from s1batch.asking import StorableEngine
 from s1batch.assembly import EngineFacts, make_job, make_reader, make_settings, open_engine, requests_in_flight
 from s1batch.class_turns import ALL_AT_ONCE, ClassTurn, Outlook
 from s1batch.engine.base import CountsExperts, Engine, LooksAhead
@@ -29,6 +32,7 @@ from s1batch.records import Outcome, PlanEntry
 from s1batch.results.experts import write_expert_use
 from s1batch.results.layout import Layout
 from s1batch.results.part_writer import PartWriter
+from s1batch.results.patience import Patience
 from s1batch.results.schema import RowSchema
 from s1batch.results.store import ResultsStore
 from s1batch.source_check import SourceFacts
@@ -36,6 +40,12 @@ from s1batch.tool_runner import ToolRunner
 
 CACHED_ANSWERS = 4096
 CACHED_BYTES = 32 << 20
+
+
+def _to_stderr(line: str) -> None:
+    """Say something where a worker has nobody else to tell; its log may be on the same disk."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,18 +104,25 @@ class SessionStats:
 class Session:
     """Runs parts; several threads may call `run_part` at once, and all of them feed one engine.
 
+    Args:
+        setup: What it begins with.
+        say: Receives a line when the disk of the results goes away, or comes back.
+
     Raises (on entering):
         EngineUnavailable: The engine cannot be opened.
     """
 
-    def __init__(self, setup: SessionSetup) -> None:
+    def __init__(self, setup: SessionSetup, say: Callable[[str], None] = _to_stderr) -> None:
         self._setup = setup
+        self._say = say
         loaded = setup.loaded
         self._options = loaded.spec.run
         self._job = make_job(loaded)
         self._reader = make_reader(loaded, setup.facts.rules)
         self._plan = PlanStore(setup.results)
-        self._store = ResultsStore(setup.results, RowSchema(self._reader.lineage, self._job.columns))
+        self._patience = Patience(Layout(setup.results).journals, self._options.storage_patience_s, say)
+        schema = RowSchema(self._reader.lineage, self._job.columns)
+        self._store = ResultsStore(setup.results, schema, patience=self._patience)
         self._stopped = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="s1batch-session", daemon=True)
@@ -138,6 +155,9 @@ class Session:
             self._store.close()
         finally:
             self._end_loop()
+            if lost := self._patience.lost:
+                rows = "1 row" if lost == 1 else f"{lost:,} rows"
+                self._say(f"{rows} could not be stored: these answers are lost, and asked for again by the next run")
 
     async def _open(self) -> Crew:
         setup = self._setup
@@ -151,8 +171,9 @@ class Session:
     async def _crew_of(self, engine: Engine) -> Crew:
         setup, options = self._setup, self._options
         in_flight = max(1, requests_in_flight(setup.loaded) // setup.share)
+        asked: Engine = StorableEngine(engine, self._patience, self._stopped.is_set)
         feeder = Feeder(
-            engine if setup.ends_at is None else PacedEngine(engine, Pace(setup.ends_at), self._stop_late),
+            asked if setup.ends_at is None else PacedEngine(asked, Pace(setup.ends_at), self._stop_late),
             max_in_flight=in_flight,
             cache_entries=CACHED_ANSWERS,
             cache_bytes=CACHED_BYTES,
@@ -185,6 +206,7 @@ class Session:
             tally=Counter(),
             outlook=outlook,
             tools=ToolRunner(),
+            patience=self._patience,
             margin_s=setup.loaded.spec.long.coarse_to_fine.margin_s,
         )
 
@@ -279,6 +301,7 @@ class Session:
             grace_s = self._options.drain_s
             if at_limit and self._setup.ends_at is not None:
                 grace_s = max(self._setup.ends_at - time.time(), 0.0)
+            self._patience.by(time.monotonic() + grace_s)
             self._draining = asyncio.run_coroutine_threadsafe(self._crew.feeder.drain(grace_s), self._loop)
 
     def _stop_late(self) -> None:

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import FrameType
 from typing import Protocol
 
@@ -134,7 +134,8 @@ def signals() -> Iterator[Stop]:
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
             os._exit(Interrupted.exit_code)
-        os.write(2, b"\ns1batch: stopping; answers on their way are waited for (once more: at once)\n")
+        with suppress(OSError):  # of a log on a full disk
+            os.write(2, b"\ns1batch: stopping; answers on their way are waited for (once more: at once)\n")
         stop.request(at_limit=number == signal.SIGUSR2)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
