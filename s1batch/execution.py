@@ -21,6 +21,7 @@ from s1batch.plan_store import PlanStore
 from s1batch.planning import extend_plan, unplanned_files, write_plan
 from s1batch.readers.base import Reader
 from s1batch.records import Outcome
+from s1batch.results.experts import add_up_expert_use
 from s1batch.results.layout import Layout
 from s1batch.results.lease import Lease
 from s1batch.results.merged import merge_rows
@@ -192,6 +193,7 @@ def execute(
             known = subset.answered_keys(store) if options.pilot is not None else frozenset()
             try:
                 stats = carry_out(work, say=say, stop=stop, terminal=terminal)
+                patience.through(partial(add_up_expert_use, Layout(path)))
             except BudgetSpent as spent:
                 left = count(subset.chunks - subset.answered(store), "chunk")
                 raise BudgetSpent(f"{spent}; {left} without a row: raise it and run again to go on") from None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -318,7 +319,8 @@ class Session:
         await crew.engine.aclose()
         if isinstance(crew.engine, CountsExperts):
             use, groups = crew.engine.expert_tokens(), crew.engine.expert_groups
-            await asyncio.to_thread(write_expert_use, Layout(self._setup.results), use, groups)
+            writing = partial(write_expert_use, Layout(self._setup.results), use, groups)
+            await asyncio.to_thread(self._patience.through, writing)
 
     def stats(self) -> SessionStats | None:
         """Return the counters; None before the engine is open."""

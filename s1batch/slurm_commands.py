@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,13 @@ def close(folder: Path) -> None:
     from s1batch.slurm.folder import SubmissionFolder
 
     settle_process()
-    sys.exit(close_submission(SubmissionFolder(folder), SlurmPrograms(), click.echo))
+
+    def say(line: str) -> None:
+        # The log is on the disk of the results: one that is full costs the line, and not the proof.
+        with suppress(OSError):
+            click.echo(line)
+
+    sys.exit(close_submission(SubmissionFolder(folder), SlurmPrograms(), say))
 
 
 def slurm_state(results: Path) -> tuple[dict[str, Any], list[str]]:

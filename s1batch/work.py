@@ -20,7 +20,6 @@ from s1batch.plan_store import PlanStore
 from s1batch.planning import check_shared_endpoints
 from s1batch.progress import ProgressWatch
 from s1batch.records import Outcome
-from s1batch.results.experts import add_up_expert_use
 from s1batch.results.layout import Layout
 from s1batch.scheduler import Choice, PartTask, choose, run_parts
 from s1batch.session import SessionSetup, SessionStats
@@ -123,7 +122,6 @@ def carry_out(work: Work, *, say: Say, stop: StopSign, terminal: bool | None) ->
             if ending.error is not None:
                 raise ending.error from None
             raise
-    add_up_expert_use(Layout(work.path))
     return watch.stats
 
 
