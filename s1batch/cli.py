@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -172,10 +172,11 @@ def run(
     from s1batch.jobfile import load_job
     from s1batch.run_report import summary_lines
     from s1batch.slurm.task import LEASE_PATIENCE_S, task_of
-    from s1batch.slurm.walltime import working_end
+    from s1batch.slurm.walltime import working_deadline
     from s1batch.subset import Shard
 
     loaded = load_job(job, overrides)
+    deadline = working_deadline()
     options = RunOptions(
         scheduler=scheduler,
         workers=workers,
@@ -186,9 +187,10 @@ def run(
         extend=extend,
         accept=_outcomes("--accept", accept) if accept else None,
         patience_s=LEASE_PATIENCE_S if submission else 0.0,
-        ends_at=working_end(),
+        deadline=deadline,
     )
-    with signals() as stop, task_of(submission, options.shard, stop, _say) as task:
+    watched = nullcontext() if deadline is None else deadline.watched(_say)
+    with signals() as stop, watched, task_of(submission, options.shard, stop, _say) as task:
         try:
             summary = execute(loaded, output, options, say=_say, stop=stop)
         except (BudgetSpent, OutOfTime):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from s1batch.assembly import EngineFacts, check_engine, engine_facts, make_job, make_reader
 from s1batch.budget import allowance
+from s1batch.deadline import Deadline
 from s1batch.errors import BudgetSpent, LockedError, UsageError
 from s1batch.jobfile import LoadedJob
 from s1batch.jobs.base import Job
@@ -55,7 +56,7 @@ class RunOptions:
         pilot: Only so many chunks, spread over the (shard's) plan, to find out what the rest will take.
         accept: Outcomes besides ok that leave the exit code at 0; None takes the job's.
         patience_s: How long to wait for what another run holds: that of a node that was lost, until it counts as dead.
-        ends_at: By when the run must be over, seconds since 1970; None: there is no limit.
+        deadline: By when the run must be over; None: there is no limit.
     """
 
     scheduler: str | None = None
@@ -67,7 +68,7 @@ class RunOptions:
     pilot: int | None = None
     accept: tuple[Outcome, ...] | None = None
     patience_s: float = 0.0
-    ends_at: float | None = None
+    deadline: Deadline | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +189,7 @@ def execute(
                 scheduler=options.scheduler or loaded.spec.run.scheduler,
                 workers=options.workers if options.workers is not None else loaded.spec.run.workers,
                 patience_s=options.patience_s,
-                ends_at=options.ends_at,
+                deadline=options.deadline,
             )
             known = subset.answered_keys(store) if options.pilot is not None else frozenset()
             try:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from s1batch.asking import EngineInFront
+from s1batch.deadline import Deadline
 from s1batch.engine.base import Engine
 from s1batch.errors import OutOfTime
 from s1batch.records import Request, Response
@@ -27,12 +28,12 @@ class Pace:
     """How long calls take, and whether one that begins now would end in time.
 
     Args:
-        ends_at: By when the last answer must have come, seconds since 1970.
+        deadline: By when the last answer must have come.
         clock: The present time, likewise.
     """
 
-    def __init__(self, ends_at: float, clock: Callable[[], float] = time.time) -> None:
-        self._ends_at = ends_at
+    def __init__(self, deadline: Deadline, clock: Callable[[], float] = time.time) -> None:
+        self._deadline = deadline
         self._clock = clock
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._running: dict[int, float] = {}  # in order of their beginning
@@ -51,7 +52,7 @@ class Pace:
 
     def fits(self) -> bool:
         """Whether a call that begins now is expected to end in time."""
-        return self._clock() + self.expected_s < self._ends_at
+        return self._clock() + self.expected_s < self._deadline.at
 
     def begin(self) -> int:
         """Note that a call begins; return its number."""

@@ -19,6 +19,7 @@ from typing import Self
 from s1batch.asking import StorableEngine
 from s1batch.assembly import EngineFacts, make_job, make_reader, make_settings, open_engine, requests_in_flight
 from s1batch.class_turns import ALL_AT_ONCE, ClassTurn, Outlook
+from s1batch.deadline import Deadline
 from s1batch.engine.base import CountsExperts, Engine, LooksAhead
 from s1batch.engine.feeder import Feeder, FeederStats
 from s1batch.errors import BudgetSpent, Interrupted, LockedError, OutOfTime
@@ -63,7 +64,7 @@ class SessionSetup:
         retried: Outcomes that are asked again: answers that ended in them do not serve other chunks.
         tokens: What all sessions together may spend on prompts and answers; None: no limit.
         sizes: How many chunks each turn of a batching class asks about; empty when one worker cannot know.
-        ends_at: By when the last answer must have come, seconds since 1970; None: there is no limit.
+        deadline: By when the last answer must have come; None: there is no limit.
     """
 
     loaded: LoadedJob
@@ -75,7 +76,7 @@ class SessionSetup:
     retried: tuple[Outcome, ...] = ()
     tokens: int | None = None
     sizes: tuple[int, ...] = ()
-    ends_at: float | None = None
+    deadline: Deadline | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +175,7 @@ class Session:
         in_flight = max(1, requests_in_flight(setup.loaded) // setup.share)
         asked: Engine = StorableEngine(engine, self._patience, self._stopped.is_set)
         feeder = Feeder(
-            asked if setup.ends_at is None else PacedEngine(asked, Pace(setup.ends_at), self._stop_late),
+            asked if setup.deadline is None else PacedEngine(asked, Pace(setup.deadline), self._stop_late),
             max_in_flight=in_flight,
             cache_entries=CACHED_ANSWERS,
             cache_bytes=CACHED_BYTES,
@@ -300,8 +301,8 @@ class Session:
         self._stopped.set()
         if self._crew is not None and self._draining is None:
             grace_s = self._options.drain_s
-            if at_limit and self._setup.ends_at is not None:
-                grace_s = max(self._setup.ends_at - time.time(), 0.0)
+            if at_limit and self._setup.deadline is not None:
+                grace_s = self._setup.deadline.left_s
             self._patience.by(time.monotonic() + grace_s)
             self._draining = asyncio.run_coroutine_threadsafe(self._crew.feeder.drain(grace_s), self._loop)
 
