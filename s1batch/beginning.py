@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from s1batch.assembly import EngineFacts, engine_facts, make_job, make_reader
+from s1batch.engine.http.spec import HttpEngineSpec
 from s1batch.errors import LockedError
 from s1batch.jobfile import LoadedJob
 from s1batch.jobs.base import Job
@@ -68,15 +69,26 @@ class Planned:
         """Columns of the rows."""
         return RowSchema(self.reader.lineage, self.job.columns)
 
-    def check(self) -> None:
+    def check(self, *, offline: bool = False) -> None:
         """Make sure that results that are there, if any, are those of this job.
+
+        Args:
+            offline: No endpoint was asked, so what depends on its answer is not compared.
 
         Raises:
             ConflictError: They are of another one; names the fields that differ.
         """
         run = Layout(self.path).run
         if run.exists():
-            check_same(read_run_spec(run), self._spec(), self.path)
+            check_same(read_run_spec(run), self._spec(), self.path, self._unknown() if offline else ())
+
+    def _unknown(self) -> tuple[str, ...]:
+        """Return how the names of fields begin that only an endpoint could tell."""
+        engine = self.loaded.spec.engine
+        if not isinstance(engine, HttpEngineSpec):
+            return ()
+        names = ["engine.dialect", "window."] if engine.dialect == "auto" else []
+        return (*names, "model.", "engine.model") if engine.model == "auto" else tuple(names)
 
     def _spec(self) -> RunSpec:
         return make_run_spec(self.loaded, self.facts, self.job.prompt_hash)
