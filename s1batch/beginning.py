@@ -117,13 +117,15 @@ class Planned:
         """
         layout = Layout(self.path)
         # A plan comes to be at once, so whoever finds one need not wait for others who look as well.
-        if extend or not layout.plan().exists():
+        is_there = layout.plan().exists()
+        if extend or not is_there:
             with patiently(partial(store.lease, "plan"), stop):
                 self._make_plan(layout, store, say, stop, extend=extend)
         else:
             self.check()
         plan = PlanStore(self.path)
-        new = unplanned_files(self.reader, plan) if looks_for_new and not extend else 0
+        # A plan that was made just now knows all files: looking again would take as long as listing them did.
+        new = unplanned_files(self.reader, plan) if looks_for_new and is_there and not extend else 0
         if new:
             what, them = ("file is", "it") if new == 1 else ("files are", "them")
             say(f"{new:,} new {what} not in the plan; --extend adds {them}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import platform
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import peers
+from tests.benchmarks.harness import ROOT
 from tests.benchmarks.peers.environments import MissingEnvironmentError, set_up, versions
 from tests.benchmarks.peers.measuring import Record, carry_out
 from tests.benchmarks.peers.programs import PROGRAMS
@@ -42,6 +44,8 @@ def _run(given: argparse.Namespace, folder: Path) -> None:
     results = given.results or folder / "results.json"
     kept: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {"records": []}
     kept |= {"versions": versions(folder), "machine": _machine()}
+    for name in ("s1batch", "engine", "readers", "jobs", "tests/benchmarks"):  # the peers were compiled by pip
+        compileall.compile_dir(ROOT / name, quiet=2)
     began = time.monotonic()
     for name in given.only or SCENARIOS:
         scenario = SCENARIOS[name]
