@@ -183,3 +183,22 @@ def test_every_scenario_prints_a_table_and_show_prints_what_is_stored(tmp_path, 
     assert printed.strip() == report(records, stored["versions"], "2 cores").strip()
     assert printed.count("| Daft |") == len(SCENARIOS)
     assert "50 (20 null, 30 missing)" in printed
+
+
+def test_the_tables_of_a_page_are_replaced_and_the_rest_stays(tmp_path, capsys):
+    stored = {"records": [record("daft")], "versions": {}, "machine": "2 cores"}
+    (tmp_path / "results.json").write_text(json.dumps(stored))
+    page = tmp_path / "page.md"
+    page.write_text(f"Before.\n\n{command_line.BEGIN}\nold\n{command_line.END}\n\nBehind.\n")
+    for _ in range(2):
+        assert command_line.main(["show", "--folder", str(tmp_path), "--into", str(page)]) == 0
+    shown = page.read_text()
+    assert shown.startswith("Before.\n\n<!--")
+    assert shown.endswith("-->\n\nBehind.\n")
+    assert "old" not in shown
+    assert shown.count("| Daft |") == 1
+
+
+def test_the_documentation_has_a_place_for_the_tables():
+    page = (ROOT / "docs/benchmarks.md").read_text()
+    assert page.index(command_line.BEGIN) < page.index(command_line.END)

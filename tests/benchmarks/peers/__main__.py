@@ -22,6 +22,9 @@ from tests.benchmarks.peers.programs import PROGRAMS
 from tests.benchmarks.peers.scenarios import SCENARIOS
 from tests.benchmarks.peers.tables import report
 
+BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
+"""What stands around the tables of a page."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
@@ -33,7 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if given.command == "run":
             _run(given, folder)
-        print(_report(given.results or folder / "results.json"))
+        tables = _report(given.results or folder / "results.json")
+        print(tables)
+        if given.into is not None:
+            page = given.into.read_text()
+            given.into.write_text(f"{page.partition(BEGIN)[0]}{BEGIN}\n{tables}\n{END}{page.partition(END)[2]}")
     except (MissingEnvironmentError, FileNotFoundError) as error:
         _say(str(error))
         return 2
@@ -89,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=said)
         command.add_argument("--folder", type=Path, required=True, help="of the environments")
         command.add_argument("--results", type=Path, help="JSON of all runs (FOLDER/results.json)")
+        if name != "setup":
+            command.add_argument("--into", type=Path, help="page whose tables are replaced (docs/benchmarks.md)")
         if name == "run":
             command.add_argument("--only", type=_names(SCENARIOS), help=f"scenarios: {','.join(SCENARIOS)}")
             command.add_argument("--programs", type=_names(PROGRAMS), help=f"programs: {','.join(PROGRAMS)}")
