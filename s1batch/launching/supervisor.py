@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from asyncio.subprocess import Process
 from collections.abc import Callable, Coroutine, Sequence
@@ -25,6 +26,7 @@ from s1batch.engine.serving.spec import ServingSpec
 from s1batch.errors import EngineUnavailable, Interrupted, UsageError
 from s1batch.launching import guard
 from s1batch.launching.registry import RegisteredEndpoint, Registration, forget_dead, register
+from s1batch.launching.staging import Staged, Staging
 from s1batch.results.process import ProcessIdentity
 
 T = TypeVar("T")
@@ -59,11 +61,25 @@ class Supervisor:
         registry: Folder in which the node registers.
         logs: Folder for the servers' output.
         say: Called with each line for the user.
+        staging: Brings the checkpoint to the node's own disk first; None: it is served from where it is.
+        of_run: A run started this, and holds the other end of standard input: its end asks to stop. When a signal asks
+            instead, the other nodes must end too.
     """
 
     def __init__(
-        self, spec: ServingSpec, plan: NodePlan, *, registry: Path, logs: Path, say: Callable[[str], None]
+        self,
+        spec: ServingSpec,
+        plan: NodePlan,
+        *,
+        registry: Path,
+        logs: Path,
+        say: Callable[[str], None],
+        staging: Staging | None = None,
+        of_run: bool = False,
     ) -> None:
+        self._staging = staging
+        self._of_run = of_run
+        self._input_ended = False
         self._spec = spec
         self._plan = plan
         self._registry = registry
@@ -81,7 +97,7 @@ class Supervisor:
         Raises:
             UsageError: Something that is needed is missing, or a port is taken.
             EngineUnavailable: A server ended, was not healthy in time, or ceased to be.
-            Interrupted: A signal came before all servers were healthy.
+            Interrupted: A signal came before all servers were healthy, or to one of the nodes of a run.
         """
         self._check_surroundings()
         urls = self._plan.urls(self._address())
@@ -90,16 +106,23 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asks to ignore SIGHUP
                 loop.add_signal_handler(number, self._asked_to_stop)
+        if self._of_run:
+            loop.add_reader(sys.stdin.fileno(), self._look_at_input)
         guard.become_subreaper()
         forget_dead(self._registry)
         record = register(self._registry, registration)
         try:
+            staged = await self._unless_ended(self._stage())
+            self._deadline = time.monotonic() + self._spec.ready_timeout_s
             await self._bring_up(record, urls)
+            registration = replace(registration, staging_s=staged.seconds, copied_bytes=staged.copied_bytes)
             register(self._registry, replace(registration, ready=True, logs=self._log_names()))
             served = f"serves {' '.join(urls)}" if urls else "computes for the first node"
             self._say(f"node {self._plan.rank} is ready after {self._age_s():.0f} s and {served}")
             with contextlib.suppress(Interrupted):
                 await self._unless_ended(self._watch(urls))
+            if self._of_run and not self._input_ended:
+                raise Interrupted(f"node {self._plan.rank} was asked to stop by a signal")
         finally:
             record.unlink(missing_ok=True)
             await self._end()
@@ -158,6 +181,15 @@ class Supervisor:
         )
 
     # ----------------------------------------------------------------------------------------------- start
+
+    async def _stage(self) -> Staged:
+        if self._staging is None:
+            return Staged()
+        halt = threading.Event()
+        try:
+            return await asyncio.to_thread(self._staging.bring, halt.is_set, self._say)
+        finally:
+            halt.set()  # for the thread, which nobody can cancel
 
     async def _bring_up(self, record: Path, urls: Sequence[str]) -> None:
         for command in self._plan.commands:
@@ -280,6 +312,12 @@ class Supervisor:
             await asyncio.gather(task, stop, return_exceptions=True)
 
     # ------------------------------------------------------------------------------------------------- end
+
+    def _look_at_input(self) -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+            self._input_ended = True
+            self._asked_to_stop()
 
     def _asked_to_stop(self) -> None:
         if not self._stop.is_set():
