@@ -20,7 +20,7 @@ PATIENCE_S = 30.0
 
 _KEPT = ("SLURM_JOB_", "SLURM_ARRAY_", "SLURM_SUBMIT_")
 _KEPT_NAMES = frozenset({"SLURM_CLUSTER_NAME", "SLURM_CONF", "SLURM_JOBID", "SLURM_RESTART_COUNT"})
-_INPUTS = ("SLURM_", "SLURMD_", "SBATCH_", "SALLOC_", "SRUN_")
+_INPUTS = ("SLURM_", "SBATCH_", "SALLOC_", "SRUN_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -168,6 +168,15 @@ class Cluster:
             self.call("scontrol", "update", f"nodename={node}", "state=resume")
         self.wait_until(lambda: self._up(node), 30, node)
 
+    def running(self, node: str | None = None) -> dict[int, list[str]]:
+        """Return the processes of jobs on a node, or on all, with their command lines."""
+        found = {}
+        for pid in self._processes_of(node):
+            with suppress(OSError):
+                words = [each.decode() for each in (Path("/proc") / str(pid) / "cmdline").read_bytes().split(b"\0")]
+                found[pid] = words[:-1]
+        return {pid: words for pid, words in found.items() if words and "slurmstepd" not in words[0]}
+
     def _up(self, node: str) -> bool:
         return self.call("sinfo", "-h", "-n", node, "-p", "main", "-o", "%T").strip() in ("idle", "mixed", "allocated")
 
