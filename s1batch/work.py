@@ -156,7 +156,7 @@ def _engine(work: Work, choice: Choice, ending: Ending, watch: ProgressWatch, sa
         stop=ending,
         say=say,
         answers=lambda: watch.added,
-        failed=ending.end,
+        failed=ending.end_without_engine,
     )
     with servers:
         client = spec.client(servers.urls, work.loaded.base_dir)

@@ -88,7 +88,7 @@ class OwnServers:
         self._closing = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._told = 0
-        self._began = 0.0
+        self._began, self._log_start = 0.0, 0
         self._watching: threading.Thread | None = None
         self.urls: tuple[str, ...] = ()
 
@@ -137,7 +137,7 @@ class OwnServers:
         for folder in (self._registry, self._folder / ENDS):
             for path in folder.glob("*.json"):
                 path.unlink()  # of servers that have ended
-        self._began = time.monotonic()
+        self._began, self._log_start = time.monotonic(), self._told
         free = ",".join(self._spec.free_ports)
         command = [sys.executable, "-m", "s1batch", "engine", "up", str(self._file), "--of-run", free]
         # Only this process holds the other end of the guard's standard input.
@@ -178,12 +178,20 @@ class OwnServers:
 
     def _death(self) -> UsageError | EngineUnavailable:
         self._tell()
-        # Nodes that were told to stop say so, because of one that failed.
-        ends = sorted(read_ends(self._folder / ENDS), key=lambda end: end[0] == Interrupted.exit_code)
-        code, last = ends[0] if ends else (self._code(), (tail(self._log, 1) or ["it said nothing"])[0])
+        # Nodes that were only told to stop say so too; one that was killed says nothing, but srun does.
+        ends = [end for end in read_ends(self._folder / ENDS) if end[0] != Interrupted.exit_code]
+        code, last = ends[0] if ends else (self._code(), self._last_words())
         if code == UsageError.exit_code:
             return UsageError(f"engine: {last}")
         return EngineUnavailable("engine_unavailable", f"the servers of this run have ended: {last} ({self._log})")
+
+    def _last_words(self) -> str:
+        """Return what the log of this start says of its end: the first line of srun about a task, or the last one."""
+        with self._log.open("rb") as file:
+            file.seek(self._log_start)
+            lines = [line.decode(errors="replace").strip() for line in file]
+        ends = [line for line in lines if line.startswith("srun: error: ")]
+        return (ends or tail(self._log, 1) or ["they said nothing"])[0]
 
     def _tell(self) -> None:
         """Pass on what `engine up` has said since the last time."""

@@ -52,6 +52,9 @@ def main() -> int:
     while any(task.poll() is None for task in tasks):
         if not asked and any(task.poll() for task in tasks):
             asked = time.monotonic()
+            rank = next(rank for rank, task in enumerate(tasks) if task.poll())
+            how = "Killed" if tasks[rank].returncode == -signal.SIGKILL else "Exited"
+            os.write(2, f"srun: error: {hosts[rank]}: task {rank}: {how}\n".encode())
             for task in tasks:
                 if task.poll() is None:
                     task.terminate()

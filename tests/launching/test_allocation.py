@@ -89,6 +89,7 @@ def test_one_engine_over_two_nodes_answers_and_is_taken_down(archive: Path, tmp_
     assert 0 < loaded["seconds"] < 60
 
 
+@pytest.mark.slow
 def test_every_endpoint_of_every_node_is_asked(archive: Path, tmp_path: Path, allocation: Path) -> None:
     """One server for each rank of data parallelism, on ports that each node has found for itself."""
     job = over_two(archive, tmp_path, "slow:1", tp=1, dp=4, ep=4, max_in_flight=16)
@@ -127,7 +128,7 @@ def test_without_restarts_the_run_ends_with_the_reason_and_a_second_one_finishes
     node_up(1).kill()
     code, said = run.finished()
     assert code == 1, said
-    assert "the servers of this run have ended" in said
+    assert "the servers of this run have ended: srun: error: 127.0.0.2: task 1: Killed" in said
     until(lambda: not alive(family), "the end of everything")
     again = Run(over_two(archive, tmp_path), tmp_path)
     assert again.finished()[0] == 0
@@ -154,6 +155,7 @@ def test_the_reason_of_the_node_that_failed_is_told(archive: Path, tmp_path: Pat
     assert "engine: no-such-program is not on the PATH of this node" in said.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_servers_that_load_longer_than_there_is_time_are_not_started(
     archive: Path, tmp_path: Path, allocation: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,6 @@ import shutil
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -23,7 +22,7 @@ from tests.archives import write_archive
 from tests.launching.nodes import STAND_IN
 from tests.slurm.cluster import Cluster
 from tests.slurm.submitted import Submitted
-from tests.slurm.test_real_cluster import _cluster, as_written
+from tests.slurm.test_real_cluster import as_written
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -32,8 +31,8 @@ WEIGHTS = 3
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    yield from _cluster(accounting=False)
+def cluster(bare: Cluster) -> Cluster:
+    return bare
 
 
 class EngineJob(Submitted):
@@ -197,13 +196,14 @@ def test_without_restarts_the_task_ends_and_another_submission_finishes(
     job = EngineJob(cluster, tmp_path / "job", pause_s=0.2)
     job.hand_in(max_restarts=0)
     job.until_asked(10)
-    os.kill(job.processes("up", job.hosts()[1])[0], signal.SIGKILL)
+    lost = job.hosts()[1]
+    os.kill(job.processes("up", lost)[0], signal.SIGKILL)
     found = job.closed()
     assert not found["complete"]
     note = job.last.read_note(0)
     assert note is not None
     assert note.exit_code == 1
-    assert "the servers of this run have ended" in note.said
+    assert f"the servers of this run have ended: srun: error: {lost}: task 1: Killed" in note.said
     job.until(lambda: not job.processes("api_server") and not job.processes("ray"), "the end of all processes", 30)
     received = s1batch.open_results(job.results).scan(unfinished=True).collect().height
     assert received >= 5
