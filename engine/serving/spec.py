@@ -116,6 +116,7 @@ class ServingSpec(ServerSettings):
         dist_port: Where the ranks find one another.
         endpoints: Folder in which the nodes register, on a file system that all of them see.
         logs: Folder for the servers' output.
+        digests: Folder in which nodes that stage compare what they have read, on a file system that all of them see.
     """
 
     server: Server = "lmdeploy"
@@ -125,6 +126,7 @@ class ServingSpec(ServerSettings):
     dist_port: int = Field(29555, ge=1, le=65535)
     endpoints: str = "endpoints"
     logs: str = "logs"
+    digests: str = "digests"
 
     @field_validator("nodes", mode="before")
     @classmethod

@@ -84,7 +84,9 @@ class OwnServers:
         self._failed = failed
         self._loading = loading
         self._place = find_place(spec.nodes, host)
-        self._serving = spec.serving(self._place.hosts, base_dir)
+        serving = spec.serving(self._place.hosts, base_dir)
+        # One folder for all runs of this job, so that what one node has read is compared with what any other has.
+        self._serving = serving.model_copy(update={"digests": str(folder.resolve().parent / "digests")})
         self._closing = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._told = 0

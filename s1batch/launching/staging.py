@@ -14,7 +14,8 @@ from pathlib import Path
 from s1batch.canonical import bytes_digest
 from s1batch.engine.serving.spec import ServingSpec
 from s1batch.errors import EngineUnavailable, Interrupted, UsageError
-from s1batch.launching.copying import Copier, FileStamp, Notes, stamp_of, sum_of
+from s1batch.launching.copying import CopiedFile, Copier, FileStamp, Notes, stamp_of, sum_of
+from s1batch.launching.digests import SharedDigests
 from s1batch.results.atomic import fsync_folder
 
 NOTES = ".s1batch-copied.jsonl"
@@ -44,10 +45,14 @@ class Staging:
     Attributes:
         source: Its folder, or its one file.
         disk: Folder on the node's own disk.
+        shared: Folder in which nodes compare what they have read, on a file system that all of them see.
+        serving: What this node serves in, the same text on all nodes that serve together.
     """
 
     source: Path
     disk: Path
+    shared: Path
+    serving: str = ""
 
     @property
     def copy(self) -> Path:
@@ -92,24 +97,56 @@ class Staging:
         if noted:
             say(f"{there}: reading {len(noted)} files that were copied before")
         good = Copier(root, there, Notes(there / NOTES), stopped, say).check(noted)
-        if published and good == files.keys():
+        digests = SharedDigests(self.shared / folder.name, self.serving)
+        doubtful = {each.name for each in digests.compare({name: noted[name] for name in good})}
+        if published and good - doubtful == files.keys():
+            digests.publish(noted)
             say(f"{self.copy}: the copy of {self.source} is whole")
             return 0
         if published:
-            bad = sorted(files.keys() - good)
-            say(f"{folder}: {len(bad)} files are damaged, or were changed at their source: {', '.join(bad[:3])}")
+            bad = sorted(files.keys() - good | doubtful)
+            say(f"{folder}: {len(bad)} files are damaged or not those of the source: {', '.join(bad[:3])}")
             if partial.exists():
                 shutil.rmtree(partial)
             os.replace(folder, partial)
         partial.mkdir(exist_ok=True)
-        _remove_others(partial, good | {NOTES})
-        missing = {name: stamp for name, stamp in files.items() if name not in good}
+        _remove_others(partial, good - doubtful | {NOTES})
+        missing = {name: stamp for name, stamp in files.items() if name not in good - doubtful}
         self._require_room(sum_of(missing.values()))
         say(f"copying {len(missing)} files, {sum_of(missing.values()) / 1e9:.3g} GB, from {root} to {folder}")
-        Copier(root, partial, Notes(partial / NOTES), stopped, say).copy(missing)
+        copier = Copier(root, partial, Notes(partial / NOTES), stopped, say)
+        copied = {**{name: noted[name] for name in good - doubtful}, **copier.copy(missing)}
+        self._agree(digests, copier, copied, say)
         os.replace(partial, folder)
         fsync_folder(self.disk)
         return sum_of(missing.values())
+
+    def _agree(
+        self, digests: SharedDigests, copier: Copier, copied: dict[str, CopiedFile], say: Callable[[str], None]
+    ) -> None:
+        """Compare with the other nodes what was read, and read once more what is not the same.
+
+        Raises:
+            EngineUnavailable: A node that serves together with this one has other bytes.
+        """
+        digests.publish(copied)  # before looking, so that of two nodes at least one sees the other
+        doubtful = {each.name: each.host for each in digests.compare(copied)}
+        if not doubtful:
+            return
+        for name, host in doubtful.items():
+            say(f"{self.source / name}: {host} has read other bytes of it: reading it once more")
+        copied |= copier.copy({name: copied[name].stamp for name in doubtful})
+        digests.publish(copied)
+        for each in digests.compare(copied):
+            said = (
+                f"{self.source / each.name}: {each.host} has read other bytes of it than this node, which read it twice"
+            )
+            if each.together:
+                raise EngineUnavailable(
+                    "engine_unavailable", f"stage: {said}: start again, and {each.host} copies it anew"
+                )
+            digests.drop(each.host)
+            say(f"warning: {said}; {each.host} will copy it anew")
 
     def _files(self) -> dict[str, FileStamp]:
         if not self.source.is_dir():
@@ -157,8 +194,12 @@ class Staging:
             os.close(handle)
 
 
-def find_staging(spec: ServingSpec) -> Staging | None:
+def find_staging(spec: ServingSpec, folder: Path) -> Staging | None:
     """Return what a description says of staging; None: nothing.
+
+    Args:
+        spec: The description.
+        folder: Its folder.
 
     Raises:
         UsageError: The checkpoint is not here, or a variable in the path of the disk has no value on this node.
@@ -173,7 +214,7 @@ def find_staging(spec: ServingSpec) -> Staging | None:
         source = _cached(spec.model) or source
     if not source.exists() or (source.is_dir() and not any(source.iterdir())):
         raise UsageError(f"stage: {spec.model}: no such folder or file on {os.uname().nodename}; correct model")
-    return Staging(source=source, disk=Path(disk))
+    return Staging(source=source, disk=Path(disk), shared=folder / spec.digests, serving=str(folder))
 
 
 def staged_spec(spec: ServingSpec, staging: Staging | None) -> ServingSpec:

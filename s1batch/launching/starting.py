@@ -65,10 +65,10 @@ def prepare(path: Path, *, nodes: Sequence[str] | None = None, endpoints: Path |
     """
     spec = load_spec(path, {"nodes": [node.strip() for node in nodes]} if nodes else None)
     backend = choose_backend(spec)
-    staging = find_staging(spec)
+    base = path.resolve().parent
+    staging = find_staging(spec, base)
     served = staged_spec(spec, staging)
     plans = plan_nodes(served, backend, spec.nodes or (socket.gethostname(),))
-    base = path.resolve().parent
     return Prepared(
         path=path.resolve(),
         spec=served,
