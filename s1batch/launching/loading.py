@@ -37,8 +37,8 @@ class Loading:
         """Return the record of servers that have just become ready."""
         slowest = max(registrations, key=lambda each: each.staging_s)
         return cls(
-            seconds=round(seconds, 1),
-            staging_s=round(slowest.staging_s, 1),
+            seconds=round(seconds, 3),
+            staging_s=round(slowest.staging_s, 3),
             copied_bytes=slowest.copied_bytes,
             nodes=tuple(each.host for each in registrations),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -27,10 +27,11 @@ from s1batch.errors import EngineUnavailable, Interrupted, OutOfTime, S1BatchErr
 from s1batch.launching import guard
 from s1batch.launching.allocation import find_place
 from s1batch.launching.loading import Loading, LoadingFile
+from s1batch.launching.log_tail import tail
 from s1batch.launching.member import read_ends
 from s1batch.launching.registry import read_registry, ready_endpoints
 from s1batch.launching.starting import ENDS
-from s1batch.launching.supervisor import GUARD_MARGIN_S, tail
+from s1batch.launching.supervisor import GUARD_MARGIN_S
 from s1batch.stopping import StopSign
 
 POLL_S = 0.2

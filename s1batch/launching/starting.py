@@ -18,10 +18,11 @@ from s1batch.engine.serving.backends import ChosenBackend, choose_backend
 from s1batch.engine.serving.commands import NodePlan, plan_nodes, script_lines
 from s1batch.engine.serving.spec import ServingSpec, load_spec
 from s1batch.errors import EngineUnavailable, Interrupted, UsageError
+from s1batch.launching.log_tail import tail
 from s1batch.launching.member import noted_end, settle_ports
 from s1batch.launching.registry import read_registry
 from s1batch.launching.staging import Staging, find_staging, staged_spec
-from s1batch.launching.supervisor import Supervisor, tail
+from s1batch.launching.supervisor import Supervisor
 
 Say = Callable[[str], None]
 

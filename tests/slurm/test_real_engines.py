@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -16,12 +17,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 
 import s1batch
 from tests.archives import write_archive
-from tests.launching.nodes import STAND_IN
+from tests.launching.nodes import STAND_IN, free_ports
 from tests.slurm.cluster import Cluster
-from tests.slurm.submitted import Submitted
+from tests.slurm.submitted import ROOT, Submitted
 from tests.slurm.test_real_cluster import as_written
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -103,6 +105,10 @@ class EngineJob(Submitted):
             if word in words and any(str(self.folder) in each for each in words + _variables(pid))
         ]
 
+    def starts(self) -> list[Path]:
+        """Folders of the servers of each task that has started some."""
+        return [path.parent for path in (self.results / "servers").glob("*/logs")]
+
     def log(self) -> str:
         return "".join(path.read_text() for path in sorted(self.last.logs.glob("*_0.log")))
 
@@ -145,7 +151,7 @@ def unpowered(cluster: Cluster, documented: EngineJob, tmp_path_factory: pytest.
 
 def test_the_documented_engine_over_two_nodes_runs_as_written_in_every_task(documented: EngineJob) -> None:
     documented.check_all()
-    starts = [path for path in (documented.results / "servers").iterdir() if path.is_dir()]
+    starts = documented.starts()
     assert len(starts) == 2, "one engine for each task"
     ranks = [path.read_text() for start in starts for path in (start / "logs").iterdir()]
     assert len(ranks) == 2 * 3, "Ray on both nodes and the server on the first"
@@ -165,10 +171,10 @@ def test_the_weights_are_on_the_disk_of_every_node(documented: EngineJob) -> Non
         (copy,) = (path for path in (documented.disks / node).iterdir() if path.is_dir())
         for path in source.iterdir():
             assert (copy / path.name).read_bytes() == path.read_bytes()
-    (start, _) = (path for path in (documented.results / "servers").iterdir() if path.is_dir())
+    (start, _) = documented.starts()
     assert f"api_server {documented.disks}" in next((start / "logs").glob("node0-server*")).read_text()
     loaded = json.loads((documented.results / "servers/loading.json").read_text())
-    assert loaded["seconds"] > loaded["staging_s"] > 0
+    assert loaded["seconds"] > loaded["staging_s"] > 0.0
     assert loaded["copied_bytes"] >= WEIGHTS << 20
 
 
@@ -245,6 +251,63 @@ def test_no_engine_is_started_that_would_not_be_ready_before_the_limit(
     job.hand_in("--sbatch", "time=30")
     job.closed()
     job.check(3)
+
+
+def test_tasks_that_share_their_nodes_share_neither_gpus_nor_ports_but_the_copy(
+    cluster: Cluster, unpowered: EngineJob, tmp_path: Path
+) -> None:
+    job = EngineJob(cluster, tmp_path / "job", pause_s=0.5)
+    flags = ["nodes=2", "gpus-per-node=4", "nodelist=n1,n2"]
+    words = ["submit", "whole.yaml", "--array", "2", *(word for each in flags for word in ("--sbatch", each))]
+    code, said = job.s1batch(*words, *job.settings(tp=8), **job.variables)
+    assert code == 0, said
+    job.until(lambda: len(list(job.results.glob("servers/*/logs/node0-server*"))) == 2, "both engines")
+    job.check_all()
+    starts = job.starts()
+    seen = [
+        {
+            line
+            for path in (start / "logs").iterdir()
+            for line in path.read_text().splitlines()
+            if "sees the GPUs" in line
+        }
+        for start in starts
+    ]
+    assert sorted(map(sorted, seen)) == [["sees the GPUs 0,1,2,3"], ["sees the GPUs 4,5,6,7"]]
+    ports = [json.loads((start / "ports/node0.json").read_text()) for start in starts]
+    assert not set(ports[0].values()) & set(ports[1].values())
+    copies = [path.name for node in ("n1", "n2") for path in (job.disks / node).iterdir() if path.is_dir()]
+    assert len(copies) == 2
+    assert len(set(copies)) == 1
+    told = [line for start in starts for line in (start / "up.log").read_text().splitlines()]
+    assert sum("copying 4 files" in line for line in told) == 2, "once on each node"
+    assert not job.repeated()
+
+
+def test_servers_that_stay_run_by_the_documented_script(cluster: Cluster, unpowered: EngineJob, tmp_path: Path) -> None:
+    job = EngineJob(cluster, tmp_path / "job")
+    page = (ROOT / "docs/two-nodes.md").read_text()
+    (description,) = (
+        block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if block.startswith("server:")
+    )
+    (script,) = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    spec = yaml.safe_load(description.replace("/scratch/s1", str(job.folder)).replace("/local/nvme", str(job.disks)))
+    spec.pop("prefix")
+    # Virtual nodes share one network: the ports of other servers are not theirs.
+    spec |= {"port": free_ports(), "ray_port": free_ports(), "check_every_s": 1}
+    (job.folder / "serve.yaml").write_text(yaml.safe_dump(spec))
+    (job.folder / "run.sbatch").write_text(script.replace("/scratch/s1", str(job.folder)))
+    program = job.folder / "bin/s1batch"
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m s1batch "$@"\n')
+    program.chmod(0o755)
+    path = f"--export=ALL,PATH={job.variables['PATH']}"
+    number = cluster.call("sbatch", "--parsable", path, f"--output={job.folder}/up.log", str(job.folder / "run.sbatch"))
+    job.until((job.folder / "endpoints").is_dir, "the folder of endpoints")
+    code, said = job.s1batch("engine", "check", "endpoints", "--wait", 60, "--expect", 1)
+    assert code == 0, said + (job.folder / "up.log").read_text()
+    assert "1 of 1 endpoints work" in said
+    cluster.call("scancel", number.strip())
+    job.until(lambda: not job.processes("up") and not job.processes("api_server"), "the end of all processes", 60)
 
 
 def test_a_node_that_loses_its_power_costs_what_was_on_its_way(unpowered: EngineJob) -> None:
