@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from s1batch.deadline import Deadline
 from s1batch.errors import OutOfTime
 from s1batch.launching.registry import Registration
 from s1batch.results.atomic import write_atomic
@@ -58,14 +58,12 @@ class LoadingFile:
 
     Args:
         path: That file.
-        ends_at: By when the run must be over, seconds since 1970; None: there is no limit.
-        clock: The present time, likewise.
+        deadline: By when the run must be over; None: there is no limit.
     """
 
-    def __init__(self, path: Path, ends_at: float | None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, deadline: Deadline | None) -> None:
         self._path = path
-        self._ends_at = ends_at
-        self._clock = clock
+        self._deadline = deadline
 
     def read(self) -> Loading | None:
         """Return the last start; None when there is none."""
@@ -90,11 +88,11 @@ class LoadingFile:
             OutOfTime: They would not.
         """
         last = self.read()
-        if last is None or self._ends_at is None:
+        if last is None or self._deadline is None:
             return
-        left_s = self._ends_at - self._clock()
+        left_s = self._deadline.left_s
         if last.seconds >= left_s:
             raise OutOfTime(
                 f"the servers took {last.seconds:.0f} s to load the last time ({self._path}), and there are "
-                f"{max(left_s, 0):.0f} s left in this allocation: none were started; run again to go on"
+                f"{left_s:.0f} s left in this allocation: none were started; run again to go on"
             )
