@@ -151,6 +151,7 @@ def _engine(work: Work, choice: Choice, ending: Ending, watch: ProgressWatch, sa
         run_folder(layout.servers),
         host=host_for(remote=choice.name not in ("inline", "local")),
         loading=LoadingFile(layout.servers / "loading.json", work.deadline),
+        deadline=work.deadline,
         stop=ending,
         say=say,
         answers=lambda: watch.added,

@@ -20,10 +20,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from s1batch.deadline import Deadline
 from s1batch.engine.serving.backends import choose_backend
 from s1batch.engine.serving.commands import plan_nodes
 from s1batch.engine.serving.engine_spec import ServedEngineSpec
-from s1batch.errors import EngineUnavailable, Interrupted, OutOfTime, S1BatchError, UsageError
+from s1batch.errors import EngineUnavailable, Interrupted, OutOfTime, ResultsError, S1BatchError, UsageError
 from s1batch.launching import guard
 from s1batch.launching.allocation import find_place
 from s1batch.launching.loading import Loading, LoadingFile
@@ -39,6 +40,9 @@ POLL_S = 0.2
 RESTART_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 """Waits before a restart; they double."""
 
+LATE_S = 10.0
+"""What servers get to end by themselves behind the run's deadline: their task must requeue itself before the limit."""
+
 SETTLED_S, SETTLED_ANSWERS = 3600.0, 1000
 """Servers that have served for so long, or answered so often, can serve: restarts count anew."""
 
@@ -52,6 +56,7 @@ class OwnServers:
         folder: Where their description, registration and logs go; this run's own.
         host: The name or address under which the run's workers reach this host.
         loading: How long the servers of this job take to load, and whether there is time for it.
+        deadline: By when the run must be over; None: there is no limit.
         stop: Looked at while they start.
         say: Called with each line for the user.
         answers: Called now and then; how many rows the run has added.
@@ -72,6 +77,7 @@ class OwnServers:
         *,
         host: str,
         loading: LoadingFile,
+        deadline: Deadline | None,
         stop: StopSign,
         say: Callable[[str], None],
         answers: Callable[[], int],
@@ -84,6 +90,7 @@ class OwnServers:
         self._answers = answers
         self._failed = failed
         self._loading = loading
+        self._deadline = deadline
         self._place = find_place(spec.nodes, host)
         serving = spec.serving(self._place.hosts, base_dir)
         # One folder for all runs of this job, so that what one node has read is compared with what any other has.
@@ -170,8 +177,11 @@ class OwnServers:
             found = [one for _, one in read_registry(self._registry)] if self._registry.is_dir() else []
             if every <= {one.node_rank for one in found if one.ready}:
                 loading = Loading.of(time.monotonic() - self._began, found)
-                self._loading.write(loading)
                 self._say(f"  {loading.told()}")
+                try:
+                    self._loading.write(loading)
+                except ResultsError as error:
+                    self._say(f"{error} (only how long the servers took to load is lost)")
                 return tuple(each.url for each in ready_endpoints(found))
             self._closing.wait(POLL_S)
         raise Interrupted("stopped before the servers were ready")
@@ -250,11 +260,18 @@ class OwnServers:
         process, self._process = self._process, None
         if process.stdin is not None:
             process.stdin.close()  # which tells the guard
+        patience_s = 2 * self._grace_s + GUARD_MARGIN_S  # the guard has the grace before and after SIGTERM
+        if self._deadline is not None:
+            patience_s = min(patience_s, self._deadline.left_s + LATE_S)
         try:
-            process.wait(2 * self._grace_s + GUARD_MARGIN_S)  # which it has before and after SIGTERM
+            process.wait(patience_s)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            process.terminate()  # told twice, the guard kills at once
+            try:
+                process.wait(GUARD_MARGIN_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         self._tell()
 
 
