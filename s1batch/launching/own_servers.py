@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -200,9 +201,10 @@ class OwnServers:
 
     def _last_words(self) -> str:
         """Return what the log of this start says of its end: the first line of srun about a task, or the last one."""
-        with self._log.open("rb") as file:
+        lines: list[str] = []
+        with suppress(FileNotFoundError), self._log.open("rb") as file:
             file.seek(self._log_start)
-            lines = [line.decode(errors="replace").strip() for line in file]
+            lines += [line.decode(errors="replace").strip() for line in file]
         ends = [line for line in lines if line.startswith("srun: error: ")]
         return (ends or tail(self._log, 1) or ["they said nothing"])[0]
 
