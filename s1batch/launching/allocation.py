@@ -19,7 +19,16 @@ PATIENCE_S = 30.0
 """How long `scontrol` may take."""
 
 _KEPT = ("SLURM_JOB_", "SLURM_ARRAY_", "SLURM_SUBMIT_")
-_KEPT_NAMES = frozenset({"SLURM_CLUSTER_NAME", "SLURM_CONF", "SLURM_JOBID", "SLURM_RESTART_COUNT"})
+_KEPT_NAMES = frozenset(
+    {
+        "SLURM_CLUSTER_NAME",
+        "SLURM_CONF",
+        "SLURM_JOBID",
+        "SLURM_JWT",
+        "SLURM_RESTART_COUNT",
+        "SLURM_WORKING_CLUSTER",
+    }
+)
 _INPUTS = ("SLURM_", "SBATCH_", "SALLOC_", "SRUN_")
 
 

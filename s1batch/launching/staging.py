@@ -57,10 +57,10 @@ class Staging:
     @property
     def copy(self) -> Path:
         """Where the copy is: the same path on every node, and another one for every checkpoint."""
-        path = self.source.resolve()
-        folder = (
-            self.disk / f"{(path if self.source.is_dir() else path.parent).name}-{bytes_digest(str(path).encode())[:8]}"
-        )
+        # As it is written, not where links lead: nodes may mount the same file system at different places.
+        path = Path(os.path.abspath(self.source))
+        root = path if self.source.is_dir() else path.parent
+        folder = self.disk / f"{root.name}-{bytes_digest(str(path).encode())[:8]}"
         return folder if self.source.is_dir() else folder / self.source.name
 
     def bring(self, stopped: Callable[[], bool], say: Callable[[str], None]) -> Staged:

@@ -173,6 +173,35 @@ def test_servers_that_load_longer_than_there_is_time_are_not_started(
     assert len(allocation.read_text().splitlines()) == 1, "they were started"
 
 
+@pytest.mark.slow
+def test_servers_that_died_too_late_to_load_again_are_not_started_again(
+    archive: Path, tmp_path: Path, allocation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 3600))
+    run = Run(over_two(archive, tmp_path, "pause:0.1"), tmp_path)
+    run.until_asked(10)
+    noted = run.out / "servers/loading.json"
+    noted.write_text(json.dumps({**json.loads(noted.read_text()), "seconds": 5000.0}))
+    node_up(1).kill()
+    killed = time.monotonic()
+    code, said = run.finished()
+    assert code == 75, said
+    assert "the servers took 5000 s to load the last time" in said
+    assert time.monotonic() - killed < 25, "answers of servers that are gone were waited for"
+    assert len(allocation.read_text().splitlines()) == 1, "they were started again"
+
+
+@pytest.mark.slow
+def test_servers_that_are_not_ready_before_the_limit_are_given_up_there(
+    archive: Path, tmp_path: Path, allocation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 42))
+    run = Run(over_two(archive, tmp_path, "slow:600"), tmp_path)
+    code, said = run.finished()
+    assert code == 75, said
+    assert "the allocation ends before another answer could come" in said
+
+
 def test_an_allocation_that_is_missing_or_too_small_is_refused_in_one_line(allocation: Path) -> None:
     with pytest.raises(UsageError, match=r"engine\.nodes: 2: this is no Slurm allocation"):
         find_place(2, "here", {})
