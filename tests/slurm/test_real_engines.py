@@ -113,7 +113,10 @@ class EngineJob(Submitted):
         return "".join(path.read_text() for path in sorted(self.last.logs.glob("*_0.log")))
 
     def check_all(self) -> None:
-        assert self.closed()["complete"]
+        if not self.closed()["complete"]:
+            (array,) = self.last.read_jobs().arrays
+            logs = "\n".join(f"-- {path}\n{path.read_text()}" for path in sorted(self.folder.rglob("*.log")))
+            raise AssertionError(f"{self.cluster.call('scontrol', '-o', 'show', 'job', array)}\n{logs}")
         self.check(self.rows)
 
 
