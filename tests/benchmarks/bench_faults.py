@@ -15,7 +15,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from tests.slurm.small_disk import SmallDisk
 from tests.slurm.submitted import Submitted
 
 IN_FLIGHT = 4
-ROWS = 120
+ROWS = 240
 SHARDS = 2
 
 
@@ -43,7 +43,7 @@ class Fault:
         tasks: How many tasks it hit.
         twice: Questions that were asked more than once.
         missing: Planned rows that are not there in the end.
-        paused_s: How long the slowest of these tasks asked nothing, from the fault (or the end of the trouble) on.
+        paused_s: How long the slowest of these shards asked nothing, from the fault (or the end of the trouble) on.
     """
 
     name: str
@@ -57,14 +57,18 @@ class Scene:
     """One array under way, and what is done to it."""
 
     def __init__(self, cluster: Cluster, folder: Path, minute_s: float) -> None:
-        self.cluster, self.folder, self.minute_s = cluster, folder, minute_s
+        self.cluster, self.minute_s = cluster, minute_s
         self.job = Submitted(cluster, folder, rows=ROWS, slow=lambda number: True)
+        self._options: tuple[str, ...] = ()
+        self._answer_s = "1"
 
-    def begin(self, *options: str) -> None:
-        """Submit, and wait until both tasks have rows."""
-        self.job.submit(SHARDS, "--set", f"run.parts_in_flight={IN_FLIGHT}", *options, ANSWER_S="1")
+    def begin(self, *options: str, answer_s: float = 1) -> None:
+        """Submit, and wait until both tasks have asked for a while."""
+        self._options = ("--set", f"run.parts_in_flight={IN_FLIGHT}", *options)
+        self._answer_s = str(answer_s)
+        self.job.submit(SHARDS, *self._options, ANSWER_S=self._answer_s)
         enough = 2 * IN_FLIGHT
-        self.job.until(lambda: sum(len(each) >= enough for each in self.job.asked().values()) == SHARDS, "rows")
+        self.job.until(lambda: sum(len(each) >= enough for each in self.job.asked().values()) == SHARDS, "questions")
 
     def name_of(self, index: int) -> str:
         """Return the name of a task."""
@@ -72,40 +76,54 @@ class Scene:
 
     def again(self) -> None:
         """Submit what is missing once nothing is in the queue."""
-        array = self.job.last.read_jobs().arrays[0]
-        self.job.until(lambda: not self.cluster.call("squeue", "-h", "-j", array).strip(), "the end of the array")
-        if (closing := self.job.last.read_jobs().closing) is not None:
-            self.job.until(lambda: not self.cluster.call("squeue", "-h", "-j", closing).strip(), "the closing job")
-        self.job.submit(SHARDS, "--set", f"run.parts_in_flight={IN_FLIGHT}", ANSWER_S="1")
+        numbers = ",".join(self.job.last.read_jobs().all)
+        self.job.until(lambda: not self.cluster.call("squeue", "-h", "-j", numbers).strip(), "the end")
+        self.job.submit(SHARDS, *self._options, ANSWER_S=self._answer_s)
 
-    def ended(self, name: str, tasks: int, since: float | None = None) -> Fault:
-        """Wait for the end and return what it cost."""
+    def ended(self, name: str, hit: Sequence[int], since: float | None = None) -> Fault:
+        """Wait for the end and return what it cost.
+
+        Args:
+            name: What happened.
+            hit: The shards whose tasks it hit.
+            since: From when on they asked nothing; None: the longest such time.
+        """
         self.job.closed(400)
         self.job.check(ROWS)
-        times = sorted(when for asked in self.job.asked_at().values() for when in asked)
-        if since is None:
-            paused = max(later - earlier for earlier, later in pairwise(times))
-        else:
-            paused = min((when for when in times if when > since), default=since) - since
-        missing = ROWS - pl.read_parquet(self.job.results / "rows/*.parquet")["chunk_key"].n_unique()
-        return Fault(name=name, tasks=tasks, twice=self.job.asked_twice(), missing=missing, paused_s=paused)
+        rows = pl.read_parquet(self.job.results / "rows/*.parquet")["chunk_key"].n_unique()
+        paused_s = max(_paused_s(self._asked_by(shard), since) for shard in hit)
+        return Fault(name=name, tasks=len(hit), twice=self.job.asked_twice(), missing=ROWS - rows, paused_s=paused_s)
+
+    def _asked_by(self, shard: int) -> list[float]:
+        """Return when a shard asked, in all its tasks."""
+        return sorted(
+            when for task, asked in self.job.asked_at().items() if task.endswith(f"_{shard}") for when in asked
+        )
+
+
+def _paused_s(asked: Sequence[float], since: float | None) -> float:
+    if since is None:
+        return max(later - earlier for earlier, later in pairwise(asked))
+    return min(when for when in asked if when > since) - since
 
 
 def limit(scene: Scene) -> Fault:
     """The time limit: drain, requeue, go on."""
-    scene.begin("--sbatch", "time=1", "--sbatch", "nodelist=n1", "--signal-before", "40")
-    return scene.ended("time limit, requeued", SHARDS)
+    scene.begin("--sbatch", "time=1", "--sbatch", "nodelist=n1", "--signal-before", "40", answer_s=1.5)
+    fault = scene.ended("time limit, requeued", range(SHARDS))
+    if not all(scene.job.restarts(index) for index in range(SHARDS)):
+        raise RuntimeError("the limit was not reached: ask for more rows")
+    return fault
 
 
 def power(scene: Scene) -> Fault:
     """A node goes down with what runs on it."""
     scene.begin("--sbatch", "exclude=n1,n2")
-    nodes = {scene.job.node(index) for index in range(SHARDS)}
-    lost = scene.job.node(0)
-    tasks = SHARDS if len(nodes) == 1 else 1
-    scene.cluster.cut_power(lost)
-    fault = _of_shard(scene, "power cut", 0, tasks, time.time())
-    scene.cluster.give_power(lost)
+    nodes = [scene.job.node(index) for index in range(SHARDS)]
+    scene.cluster.cut_power(nodes[0])
+    since = time.time()
+    fault = scene.ended("power cut", [index for index in range(SHARDS) if nodes[index] == nodes[0]], since)
+    scene.cluster.give_power(nodes[0])
     return fault
 
 
@@ -113,23 +131,25 @@ def preempted(scene: Scene) -> Fault:
     """A more important job takes the node."""
     scene.begin("--sbatch", "partition=spot", "--sbatch", "nodelist=n2")
     scene.cluster.call("sbatch", "-p", "main", "-w", "n2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 2")
-    return scene.ended("preemption, requeued", SHARDS, time.time() + 1)
+    return scene.ended("preemption, requeued", range(SHARDS))
 
 
 def cancelled(scene: Scene) -> Fault:
     """A task is cancelled and submitted again."""
     scene.begin("--sbatch", "nodelist=n1")
     scene.cluster.call("scancel", scene.name_of(1))
+    since = time.time() + 1.5  # answers on their way are waited for
     scene.again()
-    return scene.ended("scancel, submitted again", 1, time.time() - 1)
+    return scene.ended("scancel, submitted again", [1], since)
 
 
 def killed(scene: Scene) -> Fault:
     """A task dies at once, of memory or by hand, and is submitted again."""
     scene.begin("--sbatch", "nodelist=n1")
     os.kill(_process_of(scene.name_of(1)), signal.SIGKILL)
+    since = time.time()
     scene.again()
-    return scene.ended("SIGKILL of a task, submitted again", 1, time.time() - 1)
+    return scene.ended("SIGKILL of a task, submitted again", [1], since)
 
 
 def read_only(scene: Scene) -> Fault:
@@ -138,7 +158,7 @@ def read_only(scene: Scene) -> Fault:
         disk.forbid_writing()
         time.sleep(scene.minute_s)
         disk.allow_writing()
-        return scene.ended(f"read-only for {scene.minute_s:g} s", SHARDS, time.time())
+        return scene.ended(f"read-only for {scene.minute_s:g} s", range(SHARDS), time.time())
 
 
 def full(scene: Scene) -> Fault:
@@ -147,7 +167,7 @@ def full(scene: Scene) -> Fault:
         disk.fill()
         time.sleep(scene.minute_s)
         disk.free()
-        return scene.ended(f"full for {scene.minute_s:g} s", SHARDS, time.time())
+        return scene.ended(f"full for {scene.minute_s:g} s", range(SHARDS), time.time())
 
 
 FAULTS: dict[str, Callable[[Scene], Fault]] = {
@@ -160,16 +180,6 @@ def _on_disk(scene: Scene) -> Iterator[SmallDisk]:
     with SmallDisk(scene.job.results, "32m") as disk:
         scene.begin("--sbatch", "nodelist=n1")
         yield disk
-
-
-def _of_shard(scene: Scene, name: str, index: int, tasks: int, since: float) -> Fault:
-    """Return what a fault cost whose pause is that of one task: the other goes on."""
-    task = scene.name_of(index)
-    fault = scene.ended(name, tasks, since)
-    asked = [when for when in scene.job.asked_at()[task] if when > since]
-    return Fault(
-        name=name, tasks=tasks, twice=fault.twice, missing=fault.missing, paused_s=min(asked, default=since) - since
-    )
 
 
 def _process_of(task: str) -> int:
