@@ -12,11 +12,13 @@ With --engines one world is simulated; without, the tables. Times are numbers wi
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import sys
 import time
 from pathlib import Path
 
+from s1batch.errors import S1BatchError
 from tests.benchmarks.harness import load, table
 from tests.benchmarks.simulate.report import HEAD, MEANING, row
 from tests.benchmarks.simulate.run import Setup, simulate
@@ -127,6 +129,7 @@ def main() -> None:
     """Simulate and print."""
     given = _parser().parse_args()
     progress = not given.quiet
+    logging.getLogger("s1batch").setLevel(logging.ERROR)  # each failure is a warning there
     try:
         if given.describe is not None:
             sys.stdout.write(describe(given.describe, given.where))
@@ -137,7 +140,7 @@ def main() -> None:
         else:
             for title, scenarios in (TABLES[given.table],) if given.table else TABLES.values():
                 _print(f"{title}; {given.requests:,} requests", list(scenarios(given.requests)), progress=progress)
-    except ValueError as error:
+    except (ValueError, OSError, S1BatchError) as error:
         sys.exit(f"simulate: {error}")
 
 

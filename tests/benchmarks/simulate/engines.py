@@ -16,6 +16,7 @@ import asyncio
 import heapq
 from collections import deque
 
+from s1batch.engine.http.http_client import VANISHED_AFTER_S
 from tests.benchmarks.simulate.meter import Meter
 
 _ALMOST_S = 1e-6
@@ -56,8 +57,8 @@ class SimulatedEngine:
         batching: How many times faster a request alone is: the B above.
         speed: How fast it is, as a multiple of ordinary engines.
         latency_s: From an answer's last token until the client has it.
-        silent: Whether a failure is a node that vanishes, so that clients wait until their timeouts; else it is a
-            process that ends, and its connections are reset.
+        silent: Whether a failure is a node that vanishes: its connections are lost when the clients have had no sign of
+            it for `VANISHED_AFTER_S`. Else it is a process that ends, and its connections are reset.
         meter: Told what the slots do.
     """
 
@@ -122,8 +123,7 @@ class SimulatedEngine:
             if job.is_over:
                 continue
             self._forget(job)
-            if not self.is_silent and not job.future.done():
-                job.future.set_exception(ConnectionResetError("connection reset by peer"))
+            self._loop.call_later(VANISHED_AFTER_S if self.is_silent else self._latency_s, _reset, job.future)
         self._heap.clear()
         self._queue.clear()
         self._running = 0
@@ -204,6 +204,11 @@ class SimulatedEngine:
         self._meter.change(self._clock_at_s, busy=-done)
         self._fill()
         self._set_timer()
+
+
+def _reset(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_exception(ConnectionResetError("the connection is lost"))
 
 
 def _answer(future: asyncio.Future[None]) -> None:

@@ -13,15 +13,18 @@ Two things bound the end of a run, and the larger one counts:
 
 Nothing is lost in the oracle's run: it begins nothing that a failure would cut off, it pays no latency, its clients are
 never preempted, and they have no limits of their own. It may be that no schedule reaches the bound.
+
+`blind_s` is another measure: what an ideal scheduler would take that does not know the times.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Sequence
 
 from tests.benchmarks.simulate.outages import Outages
-from tests.benchmarks.simulate.workload import ShapeTotals
+from tests.benchmarks.simulate.workload import ShapeTotals, Workload
 
 
 def bound_s(
@@ -39,6 +42,19 @@ def bound_s(
     needed_s = sum(max(shape.work_s / slots, shape.longest_s / batching) for shape in shapes)
     longest_s = max(shape.longest_s for shape in shapes) / batching
     return max(_work_ends(needed_s, speeds, outages), _longest_ends(longest_s, speeds, outages))
+
+
+def blind_s(workload: Workload, slots: int) -> float:
+    """Return the makespan of an ideal scheduler that knows no times: each slot takes the next request of the plan.
+
+    No failures, no latency, engines of ordinary speed whose requests do not slow one another down, and no shapes: what
+    remains above the bound is the luck of which requests come last, which only knowledge of the times could avoid.
+    """
+    free_at = [0.0] * slots
+    for number in range(workload.parts):
+        for seconds in workload.part(number).seconds.tolist():
+            heapq.heapreplace(free_at, free_at[0] + seconds)
+    return max(free_at)
 
 
 def as_one(shapes: Sequence[ShapeTotals]) -> list[ShapeTotals]:

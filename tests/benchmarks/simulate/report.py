@@ -9,6 +9,7 @@ HEAD = (
     "hours",
     "oracle",
     "ratio",
+    "blind",
     "slots busy",
     "tail s",
     "not full",
@@ -21,6 +22,7 @@ HEAD = (
 MEANING = """\
 hours        makespan
 oracle       the bound that no scheduler can pass, in hours (tests/benchmarks/simulate/oracle.py)
+blind        the same ratio of an ideal scheduler that knows no times, without any failure (blind_s there)
 slots busy   share of the slots of working engines that computed, until the last request had begun
 tail s       seconds from then to the end
 not full     share of the makespan in which less than nine tenths of those slots computed
@@ -47,6 +49,7 @@ def row(name: str, outcome: Outcome) -> list[str]:
         f"{outcome.seconds / 3600:.2f}",
         f"{outcome.oracle_s / 3600:.2f}",
         f"{outcome.ratio:.3f}",
+        "" if outcome.blind_s is None else f"{outcome.blind_s / outcome.oracle_s:.3f}",
         f"{outcome.utilisation:.1%}",
         f"{outcome.tail_s:.0f}",
         f"{outcome.not_full:.1%}",

@@ -19,7 +19,7 @@ from tests.benchmarks.simulate.clients import Client, Habits, Lives
 from tests.benchmarks.simulate.engines import SimulatedEngine
 from tests.benchmarks.simulate.ledger import Ledger
 from tests.benchmarks.simulate.meter import Meter
-from tests.benchmarks.simulate.oracle import as_one, bound_s
+from tests.benchmarks.simulate.oracle import as_one, blind_s, bound_s
 from tests.benchmarks.simulate.outages import Outage, Outages
 from tests.benchmarks.simulate.service import Service
 from tests.benchmarks.simulate.wire import MODEL
@@ -45,7 +45,7 @@ class Setup:
         fail_every_s: Mean time between failures of all engines together.
         each_fails_every_s: Mean time for which one engine works.
         repair_s: How long an engine is down.
-        silent: Failures are nodes that vanish: what they had is noticed by timeouts only.
+        silent: Failures are nodes that vanish; else processes that end.
         given_outages: Outages at known times, by engine.
         clients: Shards that share the engines.
         in_flight: Requests in flight of all clients together; None takes `SPARE_IN_FLIGHT` times all slots.
@@ -106,6 +106,7 @@ class Outcome:
     Attributes:
         seconds: The makespan.
         oracle_s: The bound.
+        blind_s: What an ideal scheduler takes that knows no times, without failures; None where that has no meaning.
         utilisation: Share of the slots of working engines that computed, until the last request had begun.
         tail_s: From then to the end.
         not_full: Share of the makespan in which less than nine tenths of those slots computed.
@@ -121,6 +122,7 @@ class Outcome:
 
     seconds: float
     oracle_s: float
+    blind_s: float | None
     utilisation: float
     tail_s: float
     not_full: float
@@ -155,6 +157,8 @@ def simulate(setup: Setup, *, progress: bool = False) -> Outcome:
         speeds=setup.speeds,
         outages=outages,
     )
+    is_plain = setup.shapes == 1 and setup.batching == 1.0 and not setup.slow and not setup.given_outages
+    blind = blind_s(workload, setup.engines * setup.slots) if is_plain else None
     ledger, meter = Ledger(workload, progress=progress), Meter(setup.requests)
     began = time.process_time()
     with tempfile.TemporaryDirectory() as name:
@@ -166,6 +170,7 @@ def simulate(setup: Setup, *, progress: bool = False) -> Outcome:
     return Outcome(
         seconds=seconds,
         oracle_s=oracle_s,
+        blind_s=blind,
         utilisation=meter.utilisation,
         tail_s=seconds - meter.last_start_s,
         not_full=meter.not_full_s / seconds,

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
+
+from s1batch.api import Results
 
 Kind = Literal["constant", "exponential", "lognormal", "measured"]
 
@@ -91,9 +94,7 @@ def describe(results: Path, where: str) -> str:
         results: A results folder.
         where: The machine, in words.
     """
-    import polars as pl
-
-    rows = pl.scan_parquet(results / "rows" / "*.parquet").filter(pl.col("seconds") > 0, pl.col("outcome") == "ok")
+    rows = Results(results).scan(unfinished=True).filter(pl.col("seconds") > 0, pl.col("outcome") == "ok")
     found = rows.select("seconds", "output_tokens", "engine", "model").collect()
     if not len(found):
         raise ValueError(f"{results} holds no answer with its time")

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.benchmarks.simulate.oracle import as_one, bound_s
+from tests.benchmarks.simulate.oracle import as_one, blind_s, bound_s
 from tests.benchmarks.simulate.outages import Outages
-from tests.benchmarks.simulate.workload import ShapeTotals
+from tests.benchmarks.simulate.service import Service
+from tests.benchmarks.simulate.workload import ShapeTotals, Workload
 
 Job = tuple[float, int]
 """Seconds and shape."""
@@ -122,6 +123,12 @@ def test_engines_that_are_all_gone_for_good_have_no_bound():
         bound_s([ShapeTotals(work_s=9.0, longest_s=1.0)], slots=1, batching=1.0, speeds=[1.0], outages=outages)
         == math.inf
     )
+
+
+def test_an_ideal_scheduler_that_knows_no_times_takes_them_in_order():
+    workload = Workload(3, Service(kind="constant", mean_s=4.0))
+    assert blind_s(workload, 2) == pytest.approx(8.0)
+    assert blind_s(workload, 3) == pytest.approx(4.0)
 
 
 class TestOutages:
