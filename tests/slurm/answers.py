@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+from s1batch.errors import EngineError
 from s1batch.records import Request
 
 
@@ -16,4 +17,11 @@ async def steady(request: Request) -> str:
     with (Path(os.environ["ASKED"]) / task).open("a") as file:
         file.write(f"{request.fingerprint} {os.environ.get('SLURM_RESTART_COUNT', '0')}\n")
     await asyncio.sleep(float(os.environ.get("ANSWER_S", "1")) if "slow" in request.text else 0.01)
+    return json.dumps({"length": len(request.text)})
+
+
+def mended(request: Request) -> str:
+    """Fail until the file that MENDED names is there."""
+    if not Path(os.environ["MENDED"]).exists():
+        raise EngineError("server_error", "out of order")
     return json.dumps({"length": len(request.text)})

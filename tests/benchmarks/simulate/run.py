@@ -55,7 +55,6 @@ class Setup:
         timeout_s: `engine.timeout_s` of the job.
         parts_in_flight: `run.parts_in_flight` of the job.
         latency_s: Between clients and engines.
-        in_plan_order: Whether shapes are left in the order of the plan in spite of the exclusion; for comparison.
         seed: Of all that is drawn.
     """
 
