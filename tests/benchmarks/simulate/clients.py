@@ -36,7 +36,7 @@ from s1batch.session import CACHED_ANSWERS, CACHED_BYTES
 from tests.benchmarks.simulate.engines import SimulatedEngine
 from tests.benchmarks.simulate.ledger import Ledger
 from tests.benchmarks.simulate.wire import Wire, prompt
-from tests.benchmarks.simulate.workload import Workload, WrittenPlan
+from tests.benchmarks.simulate.workload import PlanColumns, Workload
 from tests.plans import window
 
 WALLTIME_MARGIN_S = 30.0
@@ -112,7 +112,7 @@ class Client:
         engines: Sequence[SimulatedEngine],
         latency_s: float,
         workload: Workload,
-        plan: WrittenPlan,
+        plan: PlanColumns,
         ledger: Ledger,
     ) -> None:
         self._shard, self._shards = shard, shards
@@ -160,7 +160,7 @@ class _Life:
         habits: Habits,
         wire: Wire,
         workload: Workload,
-        plan: WrittenPlan,
+        plan: PlanColumns,
         ledger: Ledger,
         ends_at: float | None,
     ) -> None:

@@ -23,7 +23,7 @@ from tests.benchmarks.simulate.oracle import as_one, blind_s, bound_s
 from tests.benchmarks.simulate.outages import Outage, Outages
 from tests.benchmarks.simulate.service import Service
 from tests.benchmarks.simulate.wire import MODEL
-from tests.benchmarks.simulate.workload import Workload, WrittenPlan
+from tests.benchmarks.simulate.workload import PlanColumns, Workload
 from tests.engine.virtual_loop import run_virtually
 
 SPARE_IN_FLIGHT = 1.25
@@ -161,7 +161,7 @@ def simulate(setup: Setup, *, progress: bool = False) -> Outcome:
     ledger, meter = Ledger(workload, progress=progress), Meter(setup.requests)
     began = time.process_time()
     with tempfile.TemporaryDirectory() as name:
-        world = _World(setup, workload, WrittenPlan(workload, Path(name)), ledger, meter, outages)
+        world = _World(setup, workload, PlanColumns(workload, Path(name)), ledger, meter, outages)
         seconds = run_virtually(world.run())
     cpu_s = time.process_time() - began
     if not ledger.is_complete():
@@ -188,7 +188,7 @@ class _World:
     """The engines, their failures, and the clients, on one virtual loop."""
 
     def __init__(
-        self, setup: Setup, workload: Workload, plan: WrittenPlan, ledger: Ledger, meter: Meter, outages: Outages
+        self, setup: Setup, workload: Workload, plan: PlanColumns, ledger: Ledger, meter: Meter, outages: Outages
     ) -> None:
         self._setup, self._workload, self._plan = setup, workload, plan
         self._ledger, self._meter, self._outages = ledger, meter, outages

@@ -121,22 +121,29 @@ class Workload:
         ]
 
 
-class WrittenPlan:
-    """The columns of the plan that decide about the order of the parts, as a file that `class_turns` scans.
+class PlanColumns:
+    """What decides about the order of the parts, as `class_turns` asks a `PlanStore` for it.
 
     Args:
         workload: The plan.
-        folder: Where the file is written.
+        folder: Where its columns are written once they are scanned.
     """
 
     def __init__(self, workload: Workload, folder: Path) -> None:
+        self._workload = workload
         self._path = folder / "plan.parquet"
-        with pq.ParquetWriter(self._path, _COLUMNS) as writer:
-            for number in range(workload.parts):
-                writer.write_table(_columns_of(workload.part(number).shapes, workload.shapes, number))
+
+    def asked(self) -> NDArray[np.int64]:
+        """Return how many chunks of each part are asked about: all."""
+        return np.array([self._workload.size(number) for number in range(self._workload.parts)], np.int64)
 
     def scan(self) -> pl.LazyFrame:
-        """Return the plan, as `PlanStore.scan` does."""
+        """Return the plan."""
+        if not self._path.exists():
+            with pq.ParquetWriter(self._path, _COLUMNS) as writer:
+                for number in range(self._workload.parts):
+                    shapes = self._workload.part(number).shapes
+                    writer.write_table(_columns_of(shapes, self._workload.shapes, number))
         return pl.scan_parquet(self._path, glob=False)
 
 
