@@ -12,8 +12,10 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+from s1batch.assembly import requests_in_flight
 from s1batch.class_turns import ALL_AT_ONCE, ClassTurn
 from s1batch.errors import Interrupted, S1BatchError, UsageError
+from s1batch.part_gate import most_open_parts
 from s1batch.part_runner import PartSummary
 from s1batch.process_settings import give_back_memory
 from s1batch.session import Session, SessionSetup, SessionStats
@@ -139,7 +141,7 @@ def run_parts(
 def _run_inline(
     setup: SessionSetup, tasks: Sequence[PartTask], watch: Watch, stop: StopSign, say: Callable[[str], None]
 ) -> None:
-    width = setup.loaded.spec.run.parts_in_flight
+    width = most_open_parts(setup.loaded.spec.run.parts_in_flight, requests_in_flight(setup.loaded))
     with ExitStack() as opened:
         with at_once(stop):  # an engine may take half an hour to load
             session = opened.enter_context(Session(setup, say))
