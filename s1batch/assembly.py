@@ -206,6 +206,11 @@ async def open_engine(loaded: LoadedJob, facts: EngineFacts) -> Engine:
     return engine
 
 
+def asks_endpoints(loaded: LoadedJob) -> bool:
+    """Whether every session asks the same endpoints; other engines are each session's own."""
+    return isinstance(loaded.spec.engine, HttpEngineSpec | ServedEngineSpec)
+
+
 def requests_in_flight(loaded: LoadedJob) -> int:
     """Return how many requests the engine gets at once."""
     spec = loaded.spec.engine

@@ -53,8 +53,8 @@ async def never(request: Request) -> str:
 
 
 async def poisoned(request: Request) -> str:
-    """Like `slowly`, but the question whose fingerprint POISON names ends the process."""
-    if request.fingerprint == os.environ.get("POISON"):
+    """Like `slowly`, but a question whose fingerprint POISON names ends the process."""
+    if request.fingerprint in os.environ.get("POISON", "").split():
         os._exit(1)
     return await slowly(request)
 

@@ -9,8 +9,10 @@ import sys
 import time
 from contextlib import contextmanager
 
+import polars as pl
 import pytest
 
+import s1batch
 from tests.archives import pick_job
 from tests.faults.runs import ROOT, one_line, rows, run, start, stored, wait_for_journal, write_job
 
@@ -49,37 +51,46 @@ def cluster(folder, workers=2):
         log.close()
 
 
-def poisoned_part(job, monkeypatch, undisturbed):
-    """Let one question kill whoever asks it; return its part."""
-    victim = undisturbed.filter(undisturbed["part"] == 7)["fingerprint"][3]
-    monkeypatch.setenv("POISON", victim)
-    text = job.read_text()
-    job.write_text(text.replace("tests.answers:slowly", "tests.answers:poisoned"))
-    return 7, text
+def poison(job, monkeypatch, undisturbed, *places):
+    """Let some questions kill whoever asks them; return their chunk keys. `places` are (part, number) pairs."""
+    rows_of = {part: undisturbed.filter(undisturbed["part"] == part) for part, _ in places}
+    chosen = [rows_of[part].row(number, named=True) for part, number in places]
+    monkeypatch.setenv("POISON", " ".join(row["fingerprint"] for row in chosen))
+    job.write_text(job.read_text().replace("tests.answers:slowly", "tests.answers:poisoned"))
+    return {row["chunk_key"] for row in chosen}
 
 
 @pytest.mark.parametrize("where", ["local", "address"])
-def test_a_part_that_kills_its_workers_is_named_and_all_others_are_finished(where, job, undisturbed, monkeypatch):
-    """The parts that shared a worker with it are run again without it; mended, the run goes on."""
-    part, _ = poisoned_part(job, monkeypatch, undisturbed)
-    out = job.parent / "out"
+def test_chunks_that_kill_their_workers_get_a_row_that_says_so_and_all_others_are_answered(
+    where, job, undisturbed, monkeypatch
+):
+    """Two of them in one part, one in another; mended, `--retry failed` asks these three and nothing else."""
+    bad = poison(job, monkeypatch, undisturbed, (7, 3), (7, 11), (15, 0))
+    out, asked = job.parent / "out", job.parent / "asked"
     if where == "local":
-        ended = run(job, *LOCAL, timeout_s=240)
+        ended = run(job, *LOCAL, timeout_s=300)
     else:
         with cluster(job.parent) as (address, _scheduler):
-            ended = run(job, "--scheduler", address, timeout_s=240)
-    assert ended.process.returncode == 1, ended.said
-    line = one_line(ended.said)
-    assert f"part {part}: every worker that ran it died" in line
-    finished = {int(path.stem.removeprefix("part-")) for path in (out / "rows").glob("*.parquet")}
-    assert finished == set(undisturbed["part"]) - {part}
-    known = set(stored(out)["fingerprint"])
-    before = len((job.parent / "asked").read_text().split())
+            ended = run(job, "--scheduler", address, timeout_s=300)
+    assert ended.process.returncode == 3, ended.said
+    found = rows(out)
+    marked = found.filter(pl.col("outcome") == "failed")
+    assert set(marked["chunk_key"]) == bad
+    assert set(marked["reason"]) == {"worker_died"}
+    assert all(
+        detail.startswith("all 3 workers that asked this chunk alone died (tcp://") for detail in marked["detail"]
+    )
+    good = found.filter(pl.col("outcome") == "ok")
+    assert good.equals(undisturbed.filter(~pl.col("chunk_key").is_in(bad)))
+    assert s1batch.open_results(out).verify().complete
+    assert not list((out / "leases").glob("*.alone"))
+    before = asked.read_text().split()
+    print(f"\n{where}: {len(before)} asked for {len(set(before))} questions")
     monkeypatch.delenv("POISON")
-    again = run(job)
+    again = run(job, "--retry", "failed")
     assert again.process.returncode == 0, again.said
     assert rows(out).equals(undisturbed)
-    assert not known.intersection((job.parent / "asked").read_text().split()[before:])
+    assert len(asked.read_text().split()) == len(before) + 3
 
 
 def test_a_scheduler_that_dies_ends_the_run_in_one_line(job, undisturbed):

@@ -42,6 +42,9 @@ class FakeSlurm:
         live = {each.job for each in self.in_queue}
         return {job: str(path) for job, path in self.scripts.items() if job in live} if self.reachable else None
 
+    def named(self, name: str) -> list[JobState] | None:
+        return list(self.in_queue) if self.reachable else None
+
     def accounted(self, jobs: Sequence[str]) -> list[JobState] | None:
         return None if self.in_accounting is None else [each for each in self.in_accounting if each.job in jobs]
 

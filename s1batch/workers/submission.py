@@ -1,0 +1,284 @@
+"""The parts of one run on their way through a client: a bounded number submitted, those that lose workers run alone."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from distributed import Client, wait
+from distributed.scheduler import KilledWorker
+
+from s1batch.errors import BudgetSpent, Interrupted, S1BatchError
+from s1batch.part_runner import PartSummary
+from s1batch.plan_store import PlanStore
+from s1batch.results.layout import Layout
+from s1batch.results.store import ResultsStore
+from s1batch.scheduler import POLL_S, PartTask, Watch
+from s1batch.session import SessionSetup, SessionStats
+from s1batch.stopping import Ending, StopSign
+from s1batch.workers.calls import Died, read_mark, run_alone, run_one, share_worker, stop_worker, worker_stats
+from s1batch.workers.crew import Crew
+from s1batch.workers.plugin import Leaves
+from s1batch.workers.suspects import GIVEN_UP_IN_A_ROW, TRIES, Suspect
+
+LOOK_EVERY_S = 2.0
+
+
+@dataclass(slots=True)
+class Counters:
+    """The counters of all workers that there were, of those that have gone as they were last seen."""
+
+    known: dict[str, SessionStats] = field(default_factory=dict)
+    alive: frozenset[str] = frozenset()
+
+    def take(self, told: dict[str, SessionStats | None]) -> None:
+        """Take in what the living workers say, by address."""
+        self.alive = frozenset(told)
+        self.known.update({worker: stats for worker, stats in told.items() if stats is not None})
+
+    @property
+    def total(self) -> SessionStats | None:
+        """All of them together; None before a worker has opened its session."""
+        if not self.known:
+            return None
+        return SessionStats.total(
+            [each if worker in self.alive else _gone(each) for worker, each in self.known.items()]
+        )
+
+
+def _gone(stats: SessionStats) -> SessionStats:
+    return replace(stats, workers=0, feeder=replace(stats.feeder, in_flight=0, waiting=0))
+
+
+class Submission:
+    """Runs parts on the workers of a client.
+
+    Args:
+        crew: The workers.
+        setup: What their sessions begin with.
+        plugin: Name of the plugin that holds them.
+        watch: Told what happens.
+        stop: Ends the work.
+    """
+
+    def __init__(self, crew: Crew, setup: SessionSetup, plugin: str, watch: Watch, stop: StopSign) -> None:
+        self._crew = crew
+        self._client: Client = crew.client
+        self._setup = setup
+        self._plugin = plugin
+        self._watch = watch
+        self._stop = stop
+        self._width = setup.loaded.spec.run.parts_in_flight
+        self._counters = Counters()
+        self._shared_by: frozenset[str] = frozenset()
+        self._error: S1BatchError | None = None
+        self._next_look = 0.0
+        self._left = 0
+        self.most_submitted = 0
+
+    def run(self, tasks: Sequence[PartTask]) -> None:
+        """Run all parts; those that lost worker after worker once more, each alone on its worker.
+
+        Raises:
+            S1BatchError: What ended the run.
+        """
+        self._left = len(tasks)
+        self._look(now=True)
+        suspects = self._together(tasks)
+        if suspects and self._error is None:
+            self._alone(suspects)
+        self._look(now=True)
+        if self._error is not None:
+            raise self._error
+
+    # ------------------------------------------------------------------------------------ both rounds
+
+    @property
+    def _sessions(self) -> int:
+        """Workers that are there; those that are to come count as one."""
+        return max(1, len(self._counters.alive) or self._crew.at_start)
+
+    def _look(self, *, now: bool = False) -> None:
+        """Hear from the workers, every few seconds, and let the crew follow what is left."""
+        if time.monotonic() < self._next_look and not now:
+            return
+        self._counters.take(self._client.run(worker_stats, self._plugin, on_error="ignore"))
+        alive = self._counters.alive
+        if alive and alive != self._shared_by and self._crew.grows:
+            self._client.run(share_worker, self._plugin, len(alive), on_error="ignore")
+            self._shared_by = alive
+        total = self._counters.total
+        self._watch.tick(total)
+        budget = self._setup.tokens
+        # Each session has its share of the budget; workers that came in place of others had one more.
+        spent = 0 if total is None else total.feeder.prompt_tokens + total.feeder.output_tokens
+        if budget is not None and spent >= budget and self._error is None:
+            self._error = BudgetSpent("the tokens of this run are spent")
+        if self._error is None:
+            self._crew.want(self._left)
+            self._crew.look(len(alive), self._left)
+        self._next_look = time.monotonic() + LOOK_EVERY_S
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set() and self._error is None:
+            self._error = Interrupted("stopped")
+        if self._error is not None:
+            at_limit = isinstance(self._stop, Ending) and self._stop.at_limit
+            # Also for workers that begin only now: the parts of a dead one are given to them.
+            self._client.run(stop_worker, self._plugin, at_limit, on_error="ignore")
+
+    def _failed(self, error: S1BatchError) -> None:
+        if self._error is None or (isinstance(self._error, Interrupted) and not isinstance(error, Interrupted)):
+            self._error = error
+
+    def _ended(self, running: dict[Any, Any]) -> list[Any]:
+        """Wait a moment; return the futures that have ended."""
+        with suppress(TimeoutError):
+            wait(list(running), timeout=POLL_S, return_when="FIRST_COMPLETED")
+        try:
+            self._look()
+        except S1BatchError as error:
+            self._failed(error)
+        if self._error is not None and not self._counters.alive:
+            # Parts that wait for workers which nobody needs any more.
+            for future in running:
+                future.release()
+            running.clear()
+        return [future for future in running if future.done()]
+
+    # --------------------------------------------------------------------------------- many at a time
+
+    def _together(self, tasks: Sequence[PartTask]) -> list[PartTask]:
+        """Run parts, at most two for each place that workers have, and return those that lost worker after worker."""
+        token = secrets.token_hex(4)
+        waiting, given_back = iter(tasks), deque[PartTask]()
+        running: dict[Any, PartTask] = {}
+        lost: list[PartTask] = []
+        number = 0
+        while True:
+            self._check_stop()
+            if self._error is not None:
+                waiting, given_back = iter(()), deque()
+            room = 2 * self._sessions * min(self._width, self._crew.threads or self._width)
+            while len(running) < room:
+                task = given_back.popleft() if given_back else next(waiting, None)
+                if task is None:
+                    break
+                number += 1
+                # One group of keys, whose tasks the scheduler keeps back until a worker has room for them.
+                key = (f"s1batch-part-{token}", number)
+                running[self._client.submit(run_one, self._plugin, task, key=key, pure=False)] = task
+            self.most_submitted = max(self.most_submitted, len(running))
+            if not running:
+                return lost
+            for future in self._ended(running):
+                task = running.pop(future)
+                try:
+                    ended = future.result()
+                except KilledWorker:
+                    lost.append(task)
+                    continue
+                finally:
+                    future.release()
+                if isinstance(ended, PartSummary):
+                    self._watch.finished(ended)
+                    self._left -= 1
+                elif isinstance(ended, Leaves):
+                    given_back.append(task)
+                else:
+                    self._failed(ended)
+
+    # ------------------------------------------------------------------------------------------ alone
+
+    @contextmanager
+    def _suspects(self, tasks: Sequence[PartTask]) -> Iterator[deque[Suspect]]:
+        layout, token = Layout(self._setup.results), secrets.token_hex(4)
+        plan = PlanStore(self._setup.results)
+        with ResultsStore(self._setup.results, None) as store, ExitStack() as opened:
+            found: deque[Suspect] = deque()
+            for task in tasks:
+
+                def mark(attempt: int, part: int = task.part) -> Any:
+                    return layout.alone(part, f"{token}{attempt}")
+
+                suspect = Suspect(task, plan, store, mark)
+                opened.callback(suspect.close)
+                found.append(suspect)
+            yield found
+
+    def _alone(self, tasks: Sequence[PartTask]) -> None:
+        """Run parts with nothing beside them on their workers, as many at a time as there are workers."""
+        with self._suspects(tasks) as waiting:
+            running: dict[Any, tuple[Suspect, PartTask, int]] = {}
+            in_a_row = 0
+            while True:
+                self._check_stop()
+                if self._error is not None:
+                    waiting.clear()
+                while waiting and len(running) < self._sessions:
+                    suspect = waiting.popleft()
+                    task = suspect.next()
+                    asked = len(suspect.halving.group())
+                    running[self._submit_alone(suspect, task)] = (suspect, task, asked)
+                if not running:
+                    return
+                for future in self._ended(running):
+                    suspect, task, asked = running.pop(future)
+                    ended = self._result_alone(future, suspect)
+                    future.release()
+                    if isinstance(ended, Died):
+                        in_a_row += suspect.halving.died(ended) is not None
+                        self._check_data(suspect, asked, in_a_row)
+                        waiting.appendleft(suspect)
+                    elif isinstance(ended, PartSummary):
+                        in_a_row = 0 if asked else in_a_row
+                        if ended.finished or not asked:
+                            self._watch.finished(ended)
+                            self._left -= 1
+                        else:
+                            waiting.appendleft(suspect)
+                    elif isinstance(ended, S1BatchError):
+                        self._failed(ended)
+                    else:
+                        waiting.append(suspect)
+
+    def _submit_alone(self, suspect: Suspect, task: PartTask) -> Any:
+        avoided = suspect.avoided()
+        others = None
+        if avoided:
+            addresses = self._client.scheduler_info(n_workers=-1)["workers"]
+            others = [each for each, about in addresses.items() if about["host"] not in avoided] or None
+        return self._client.submit(
+            run_alone,
+            self._plugin,
+            task,
+            suspect.mark,
+            key=f"s1batch-alone-{task.part}-{secrets.token_hex(4)}",
+            pure=False,
+            workers=others,
+            allow_other_workers=others is not None,
+        )
+
+    def _result_alone(self, future: Any, suspect: Suspect) -> Any:
+        try:
+            return future.result()
+        except KilledWorker as killed:
+            # Only who has begun it counts: a worker may also have died before, of another part.
+            return read_mark(suspect.mark) or Leaves(part=suspect.task.part) if killed else None
+
+    def _check_data(self, suspect: Suspect, asked: int, in_a_row: int) -> None:
+        part = suspect.task.part
+        if not asked and suspect.halving.deaths >= TRIES:
+            text = f"part {part}: every worker that finishes it dies, although all of its chunks have a row"
+        elif in_a_row >= GIVEN_UP_IN_A_ROW:
+            text = f"part {part}: {in_a_row} chunks in a row ended every worker that asked them alone"
+        else:
+            return
+        self._failed(
+            S1BatchError(f"{text}; look at the workers' logs (memory, the engine), mend it and run again to go on")
+        )
