@@ -5,17 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
+
+from s1batch.object_runs import STATE_COLUMNS, ask_block, folder_for, run_in
 
 if TYPE_CHECKING:
     import polars as pl
 
 NAMESPACE = "s1"
 _PLACE = ("variable", "channels", "start", "end", "span_start", "span_end")
-_STATE = ("outcome", "reason", "detail", "text", "reasoning")
 
 
 class ArraysNamespace:
@@ -62,31 +62,18 @@ class ArraysNamespace:
             >>> ds = xr.Dataset({"heat": (("time",), heat)}, coords={"time": times})  # doctest: +SKIP
             >>> ds.s1.infer("Does {{ variable }} rise?", window="10min", output="answers")  # doctest: +SKIP
         """
-        from s1batch.api import run
-        from s1batch.frames import plain_schema
-        from s1batch.jobfile import load_job
-
-        with TemporaryDirectory(prefix="s1batch-arrays-") as scratch:
-            folder = Path(output) if output is not None else Path(scratch)
-            folder.mkdir(parents=True, exist_ok=True)
+        with folder_for(output) as folder:
             store = folder / "input.zarr"
             _write_once(self._dataset(), store)
-            task: dict[str, Any] = {"kind": "ask", "prompt": prompt, "seed": seed}
-            if system is not None:
-                task["system"] = system
-            if schema is not None:
-                task["schema"] = plain_schema(schema)
-            if sampling is not None:
-                task["sampling"] = dict(sampling)
-            job = {
-                "name": "arrays",
-                "source": {"kind": "sensors", "paths": [store.name], **(source or {})},
-                "window": {"length": window} if isinstance(window, str) else dict(window),
-                "job": task,
-                "engine": {"kind": engine} if isinstance(engine, str) else dict(engine),
-            }
-            results = run(load_job(job, base_dir=folder.resolve()), folder / "results")
-            names = [*_PLACE, *(column.name for column in results.schema.answer), *_STATE]
+            results = run_in(
+                folder,
+                name="arrays",
+                source={"kind": "sensors", "paths": [store.name], **(source or {})},
+                window={"length": window} if isinstance(window, str) else window,
+                task=ask_block(prompt, schema=schema, system=system, sampling=sampling, seed=seed),
+                engine=engine,
+            )
+            names = [*_PLACE, *(column.name for column in results.schema.answer), *STATE_COLUMNS]
             return results.scan().select(names).collect()
 
     def _dataset(self) -> xr.Dataset:

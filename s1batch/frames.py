@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
 
+from s1batch.object_runs import STATE_COLUMNS, ask_block, folder_for, run_in
+
 NAMESPACE = "s1"
-_STATE = ("outcome", "reason", "detail", "text", "reasoning")
 
 
 class FrameNamespace:
@@ -72,23 +72,13 @@ class FrameNamespace:
             >>> df = pl.DataFrame({"name": ["quartz", "oak"]})
             >>> df.s1.infer("Is {{ name }} a mineral?", engine="replay", output="answers")  # doctest: +SKIP
         """
-        from s1batch.api import run
         from s1batch.errors import JobFileError
-        from s1batch.jobfile import load_job
 
         frame = self._given.collect() if isinstance(self._given, pl.LazyFrame) else self._given
-        with TemporaryDirectory(prefix="s1batch-frame-") as scratch:
-            folder = Path(output) if output is not None else Path(scratch)
-            folder.mkdir(parents=True, exist_ok=True)
+        with folder_for(output) as folder:
             table = folder / "input.parquet"
             _write_once(frame, table)
-            task: dict[str, Any] = {"kind": "ask", "prompt": prompt, "seed": seed}
-            if system is not None:
-                task["system"] = system
-            if schema is not None:
-                task["schema"] = plain_schema(schema)
-            if sampling is not None:
-                task["sampling"] = dict(sampling)
+            task = ask_block(prompt, schema=schema, system=system, sampling=sampling, seed=seed)
             if render != "series":
                 task |= {"render": render} | ({"plot": plot} if plot is not None else {})
             source: dict[str, Any] = {"kind": "table", "path": table.name}
@@ -97,15 +87,8 @@ class FrameNamespace:
             if series:
                 source |= {"series": _names(series), "series_root": str(Path(series_root).resolve())}
                 source |= {"rate_hz": rate_hz, "units": units}
-            job = {
-                "name": "frame",
-                "source": source,
-                "job": task,
-                "engine": {"kind": engine} if isinstance(engine, str) else dict(engine),
-            }
-            results = run(load_job(job, base_dir=folder.resolve()), folder / "results")
-            answers = [column.name for column in results.schema.answer]
-            names = [*answers, *_STATE]
+            results = run_in(folder, name="frame", source=source, task=task, engine=engine)
+            names = [*(column.name for column in results.schema.answer), *STATE_COLUMNS]
             rows = results.scan().sort("row_index").select(names).collect()
         clash = [name for name in names if prefix + name in frame.columns]
         if clash:
@@ -122,21 +105,6 @@ def register() -> None:
 
 def _names(given: str | Sequence[str]) -> list[str]:
     return [given] if isinstance(given, str) else list(given)
-
-
-def plain_schema(schema: Mapping[str, Any] | str | type) -> Mapping[str, Any] | str:
-    """Return a schema as a job file holds it.
-
-    Raises:
-        TypeError: A class that is no pydantic model.
-    """
-    if isinstance(schema, type):
-        from pydantic import BaseModel
-
-        if not issubclass(schema, BaseModel):
-            raise TypeError(f"schema: {schema.__name__} is no pydantic model; give one, a JSON Schema, or module:Model")
-        return schema.model_json_schema()
-    return schema
 
 
 def _write_once(frame: pl.DataFrame, path: Path) -> None:

@@ -9,18 +9,17 @@ https://arrow.apache.org/docs/format/Columnar.html#serialization-and-interproces
 
 from __future__ import annotations
 
-import os
 import struct
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from s1batch.errors import SourceError
-from s1batch.readers.tables.formats import RowPlace, check_names
-from s1batch.readers.tables.forward import KeptDecoders, fixed_lengths, identity, read_forward
+from s1batch.readers.tables.formats import RowPlace
+from s1batch.readers.tables.forward import Decoder, ForwardFormat
 
 _MAGIC = b"ARROW1"
 _CONTINUED = 0xFFFFFFFF
@@ -28,106 +27,36 @@ _RECORD_BATCH = 3  # MessageHeader.RecordBatch in Message.fbs
 _MOST_METADATA = 64 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Arrow:
-    """Arrow IPC, read batch by batch.
-
-    Attributes:
-        columns: The columns to read; None reads all.
-        kept: Decoders of earlier reads, of all files.
-    """
-
-    columns: tuple[str, ...] | None = None
-    kept: KeptDecoders = field(default_factory=KeptDecoders)
-
-    def scan(self, path: Path) -> Iterator[RowPlace]:
-        """Yield every row, from the headers of the batches; a torn stream ends in an error behind its whole batches."""
-        with _ArrowDecoder(path, self.columns) as decoder:
-            for first, rows, start, nbytes in decoder.batches:
-                # A damaged header may promise any number of rows; with a bit for each, the number is not told lightly.
-                if rows > 8 * nbytes and (error := decoder.batch_with(first)[2]) is not None:
-                    raise error
-                for index in range(first, first + rows):
-                    yield RowPlace(index=index, nbytes=nbytes // rows, behind=start + nbytes)
-            if decoder.torn:
-                raise SourceError("decode_error", decoder.torn)
-
-    def lengths(self, path: Path) -> dict[str, tuple[int, int]]:
-        """Return steps and channels of the columns that hold series of one length, by the type.
-
-        Raises:
-            SourceError: The file is no readable Arrow file.
-            OSError: It cannot be opened.
-        """
-        with _ArrowDecoder(path, self.columns) as decoder:
-            return fixed_lengths(decoder.schema)
-
-    def read(self, path: Path, places: Sequence[RowPlace]) -> Iterator[Mapping[str, Any] | SourceError]:
-        """Yield each row as Python values; a batch that does not decode costs its own rows."""
-        if not places:
-            return
-        with self.kept.decoder(path, self.columns, places[0].index, _ArrowDecoder) as decoder:
-            yield from read_forward(decoder, places)
-
-
-class _ArrowDecoder:
-    """An open file and how far it is decoded; a context manager, and closed at the latest when nobody has it any more.
+class _ArrowDecoder(Decoder):
+    """Decodes record batch by record batch.
 
     Attributes:
         batches: First row, number of rows, first byte and bytes of every record batch that holds rows.
         torn: What is wrong with the end of a stream; empty where nothing is.
-        rows: Rows of all batches.
-        position: First row of the present batch.
-
-    Raises:
-        SourceError: It is no Arrow file, ends early, or has not these columns.
-        OSError: It cannot be opened.
     """
 
-    def __init__(self, path: Path, columns: tuple[str, ...] | None) -> None:
+    kind = "Arrow file"
+
+    def _open(self) -> None:
         import pyarrow as pa
 
-        # Arrow opens no path that is not UTF-8, so Python does. It is not mapped: a file that shrinks would kill us.
-        self._raw: IO[bytes] = path.open("rb")
-        self._columns = columns
-        self._batch: Any = None
-        self._file: Any = None
-        self.position = 0
-        try:
-            self.identity = identity(os.fstat(self._raw.fileno()))
-            self._is_file = self._raw.read(8)[:6] == _MAGIC
-            self._numbers: list[int] = []
-            self._others: list[tuple[int, int]] = []  # first byte and bytes of the schema and of dictionaries
-            self.batches: list[tuple[int, int, int, int]] = []
-            self.torn = "" if self._is_file else self._walk()
-            if self._is_file:
-                self._read_footer()
-            self._raw.seek(0)
-            self._file = pa.ipc.open_file(self._raw) if self._is_file else None
-            self.schema = self._file.schema if self._is_file else self._stream(0, 0).schema
-            check_names(self.schema.names, columns)
-        except BaseException as error:
-            self._raw.close()
-            if isinstance(error, pa.ArrowException | OSError):
-                raise SourceError("not_readable", f"no readable Arrow file: {error}") from error
-            raise
+        self._is_file = self._raw.read(8)[:6] == _MAGIC
+        self._numbers: list[int] = []
+        self._others: list[tuple[int, int]] = []  # first byte and bytes of the schema and of dictionaries
+        self.batches: list[tuple[int, int, int, int]] = []
+        self.torn = "" if self._is_file else self._walk()
+        if self._is_file:
+            self._read_footer()
+        self._raw.seek(0)
+        self._file = pa.ipc.open_file(self._raw) if self._is_file else None
+        self._schema = self._file.schema if self._is_file else self._stream(0, 0).schema
         self.rows = sum(rows for _, rows, _, _ in self.batches)
         self._firsts = [first for first, _, _, _ in self.batches]
 
-    def __enter__(self) -> _ArrowDecoder:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_raw"):
-            self._raw.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._batch = self._file = None
-        self._raw.close()
+    @property
+    def schema(self) -> Any:
+        """The columns with their Arrow types."""
+        return self._schema
 
     def batch_with(self, index: int) -> tuple[Any, int, SourceError | None]:
         """Decode the batch that holds a row, which must not lie before `position`."""
@@ -237,6 +166,25 @@ class _ArrowDecoder:
                 self.batches.append((first, rows, start, position - start))
                 self._numbers.append(number)
             first, number = first + rows, number + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Arrow(ForwardFormat):
+    """Arrow IPC, read batch by batch."""
+
+    decoder = _ArrowDecoder
+
+    def scan(self, path: Path) -> Iterator[RowPlace]:
+        """Yield every row, from the headers of the batches; a torn stream ends in an error behind its whole batches."""
+        with _ArrowDecoder(path, self.columns) as decoder:
+            for first, rows, start, nbytes in decoder.batches:
+                # A damaged header may promise any number of rows; with a bit for each, the number is not told lightly.
+                if rows > 8 * nbytes and (error := decoder.batch_with(first)[2]) is not None:
+                    raise error
+                for index in range(first, first + rows):
+                    yield RowPlace(index=index, nbytes=nbytes // rows, behind=start + nbytes)
+            if decoder.torn:
+                raise SourceError("decode_error", decoder.torn)
 
 
 def _blocks(footer: bytes) -> list[tuple[int, int, int]]:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, ClassVar, Self
 
 from s1batch.errors import SourceError
-from s1batch.readers.tables.formats import RowPlace
+from s1batch.readers.tables.formats import RowPlace, check_names
 from s1batch.readers.tables.nanoseconds import as_microseconds, with_times
 
 KEPT_DECODERS = 4
@@ -26,22 +28,72 @@ Columns = tuple[str, ...] | None
 Identity = tuple[int, int, int, int]
 
 
-class Decoder(Protocol):
-    """An open file and how far it is decoded.
+class Decoder(ABC):
+    """An open file and how far it is decoded; a context manager, and closed at the latest when nobody has it any more.
+
+    Args:
+        path: The file.
+        columns: The columns to read; None reads all.
 
     Attributes:
         rows: Rows of the file.
         position: The row from which it can go on: the first of the present batch.
         identity: Which file it is, and of which state.
+
+    Raises:
+        SourceError: The file is no readable one of its format, or has not these columns.
+        OSError: It cannot be opened.
     """
 
+    kind: ClassVar[str]
+    """What the file should be, for messages."""
+
     rows: int
-    position: int
-    identity: Identity
+
+    def __init__(self, path: Path, columns: Columns) -> None:
+        import pyarrow as pa
+
+        self._columns = columns
+        self._batch: Any = None
+        self._file: Any = None
+        self.position = 0
+        # Arrow opens no path that is not UTF-8, so Python does. It is not mapped: a file that shrinks would kill us.
+        self._raw: IO[bytes] = path.open("rb")
+        try:
+            self.identity = identity(os.fstat(self._raw.fileno()))
+            self._open()
+            check_names(self.schema.names, columns)
+        except BaseException as error:
+            self._raw.close()
+            if isinstance(error, pa.ArrowException | OSError):
+                raise SourceError("not_readable", f"no readable {self.kind}: {error}") from error
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_raw"):
+            self._raw.close()
 
     def close(self) -> None:
         """Close the file."""
+        self._batch = self._file = None
+        self._raw.close()
 
+    @property
+    @abstractmethod
+    def schema(self) -> Any:
+        """The columns with their Arrow types."""
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Look at the file, which is open as `_raw`, and set `rows`; errors of Arrow and of the system may pass."""
+
+    @abstractmethod
     def batch_with(self, index: int) -> tuple[Any, int, SourceError | None]:
         """Decode on until the batch that holds a row, which must not lie before `position`.
 
@@ -49,6 +101,7 @@ class Decoder(Protocol):
             The batch and the index of its first row; or the error of the row's group, which begins anew next time.
         """
 
+    @abstractmethod
     def end_of_group(self, index: int) -> int:
         """Return the first row behind the group that holds a row."""
 
@@ -135,23 +188,55 @@ class KeptDecoders:
             old.close()
 
 
+@dataclass(frozen=True, slots=True)
+class ForwardFormat:
+    """A columnar format, read forward.
+
+    Attributes:
+        columns: The columns to read; None reads all.
+        kept: Decoders of earlier reads, of all files.
+    """
+
+    columns: Columns = None
+    kept: KeptDecoders = field(default_factory=KeptDecoders)
+
+    decoder: ClassVar[type[Decoder]]
+
+    def lengths(self, path: Path) -> dict[str, tuple[int, int]]:
+        """Return steps and channels of the columns that hold series of one length, by the type.
+
+        Raises:
+            SourceError: The file is not readable.
+            OSError: It cannot be opened.
+        """
+        with self.decoder(path, self.columns) as decoder:
+            return _fixed_lengths(decoder.schema)
+
+    def read(self, path: Path, places: Sequence[RowPlace]) -> Iterator[Mapping[str, Any] | SourceError]:
+        """Yield each row as Python values; a group that does not decode costs its own rows."""
+        if not places:
+            return
+        with self.kept.decoder(path, self.columns, places[0].index, self.decoder) as decoder:
+            yield from read_forward(decoder, places)
+
+
 def identity(stat: os.stat_result) -> Identity:
     """Return what tells a file from another one, and from itself after a change."""
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-def fixed_lengths(schema: Any) -> dict[str, tuple[int, int]]:
+def _fixed_lengths(schema: Any) -> dict[str, tuple[int, int]]:
     """Return steps and channels of the columns of an Arrow schema whose type fixes the length of a series."""
     import pyarrow as pa
 
     found: dict[str, tuple[int, int]] = {}
-    for field in schema:
-        if pa.types.is_fixed_size_list(field.type):
-            inner = field.type.value_type
+    for column in schema:
+        if pa.types.is_fixed_size_list(column.type):
+            inner = column.type.value_type
             if pa.types.is_fixed_size_list(inner):
-                found[field.name] = (field.type.list_size, inner.list_size)
+                found[column.name] = (column.type.list_size, inner.list_size)
             elif not pa.types.is_nested(inner):
-                found[field.name] = (field.type.list_size, 1)
+                found[column.name] = (column.type.list_size, 1)
     return found
 
 

@@ -2,95 +2,35 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from s1batch.errors import SourceError
-from s1batch.readers.tables.formats import RowPlace, check_names
-from s1batch.readers.tables.forward import KeptDecoders, fixed_lengths, identity, read_forward
+from s1batch.readers.tables.formats import RowPlace
+from s1batch.readers.tables.forward import Decoder, ForwardFormat
 
 _BATCH_BYTES = 2 * 2**20
 _BATCH_ROWS = 1024
 _BUFFER_BYTES = 2**20  # pages are read one by one: without this, a whole column of a row group would be held
 
 
-@dataclass(frozen=True, slots=True)
-class Parquet:
-    """Parquet, read by row groups in bounded batches.
+class _ParquetDecoder(Decoder):
+    """Decodes row groups in bounded batches.
 
     Attributes:
-        columns: The columns to read; None reads all.
-        kept: Decoders of earlier reads, of all files.
-    """
-
-    columns: tuple[str, ...] | None = None
-    kept: KeptDecoders = field(default_factory=KeptDecoders)
-
-    def scan(self, path: Path) -> Iterator[RowPlace]:
-        """Yield every row, from the footer alone."""
-        with _Decoder(path, self.columns) as decoder:
-            rows, nbytes = decoder.rows, decoder.nbytes
-        for index in range(rows):
-            yield RowPlace(index=index, nbytes=nbytes // rows)
-
-    def lengths(self, path: Path) -> dict[str, tuple[int, int]]:
-        """Return steps and channels of the columns that hold series of one length, by the type.
-
-        Raises:
-            SourceError: The file is no readable Parquet.
-            OSError: It cannot be opened.
-        """
-        with _Decoder(path, self.columns) as decoder:
-            return fixed_lengths(decoder.schema)
-
-    def read(self, path: Path, places: Sequence[RowPlace]) -> Iterator[Mapping[str, Any] | SourceError]:
-        """Yield each row as Python values; a row group that does not decode costs its own rows."""
-        if not places:
-            return
-        with self.kept.decoder(path, self.columns, places[0].index, _Decoder) as decoder:
-            yield from read_forward(decoder, places)
-
-
-class _Decoder:
-    """An open file and how far it is decoded; a context manager, and closed at the latest when nobody has it any more.
-
-    Args:
-        path: The file.
-        columns: The columns to read.
-
-    Attributes:
-        rows: Rows of the file.
         nbytes: Bytes of the columns that are read, uncompressed.
-        position: The row from which it can go on: the first of the present batch.
-
-    Raises:
-        SourceError: It is no Parquet file, or has not these columns.
-        OSError: It cannot be opened.
     """
 
-    def __init__(self, path: Path, columns: tuple[str, ...] | None) -> None:
-        import pyarrow as pa
+    kind = "Parquet"
+
+    def _open(self) -> None:
         import pyarrow.parquet as pq
 
-        self._columns = columns
         self._batches: Iterator[Any] | None = None
-        self._batch: Any = None
-        self.position = 0
-        # Arrow opens no path that is not UTF-8, so Python does.
-        self._raw: IO[bytes] = path.open("rb")
-        try:
-            self.identity = identity(os.fstat(self._raw.fileno()))
-            # Checksums are verified where the writer kept some.
-            self._file = pq.ParquetFile(self._raw, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
-            check_names(self._file.schema_arrow.names, columns)
-        except BaseException as error:
-            self._raw.close()
-            if isinstance(error, pa.ArrowException | OSError):
-                raise SourceError("not_readable", f"no readable Parquet: {error}") from error
-            raise
+        # Checksums are verified where the writer kept some.
+        self._file = pq.ParquetFile(self._raw, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
         metadata = self._file.metadata
         self.rows = metadata.num_rows
         self.nbytes = sum(self._group_bytes(number) for number in range(metadata.num_row_groups))
@@ -100,21 +40,10 @@ class _Decoder:
         """The columns with their Arrow types."""
         return self._file.schema_arrow
 
-    def __enter__(self) -> _Decoder:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_raw"):
-            self._raw.close()
-
     def close(self) -> None:
         """Close the file."""
-        self._batches = self._batch = None
-        self._file.close()
-        self._raw.close()
+        self._batches = None
+        super().close()
 
     def batch_with(self, index: int) -> tuple[Any, int, SourceError | None]:
         """Decode on until the batch that holds a row, which must not lie before `position`.
@@ -169,3 +98,17 @@ class _Decoder:
 def _belongs_to(leaf: Any, columns: tuple[str, ...]) -> bool:
     """Return whether a leaf column belongs to one of the columns, whose names may hold dots themselves."""
     return any(leaf.path_in_schema == name or leaf.path_in_schema.startswith(f"{name}.") for name in columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Parquet(ForwardFormat):
+    """Parquet, read by row groups in bounded batches."""
+
+    decoder = _ParquetDecoder
+
+    def scan(self, path: Path) -> Iterator[RowPlace]:
+        """Yield every row, from the footer alone."""
+        with _ParquetDecoder(path, self.columns) as decoder:
+            rows, nbytes = decoder.rows, decoder.nbytes
+        for index in range(rows):
+            yield RowPlace(index=index, nbytes=nbytes // rows)

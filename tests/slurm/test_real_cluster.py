@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import shlex
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -25,44 +22,10 @@ from s1batch.slurm.client import SlurmPrograms
 from s1batch.slurm.folder import submissions
 from tests.archives import write_archive
 from tests.loopback import Loopback
-from tests.slurm.cluster import CannotRun, Cluster
+from tests.slurm.cluster import Cluster
 from tests.slurm.submitted import ROOT, Submitted
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-
-
-def _cluster(*, accounting: bool) -> Iterator[Cluster]:
-    folder = Path(tempfile.mkdtemp(prefix="s1slurm-", dir="/tmp"))
-    try:
-        with Cluster(folder, accounting=accounting) as cluster:
-            yield cluster
-    except CannotRun as reason:
-        if "CI" in os.environ:
-            raise  # CI installs what the cluster needs: there, nothing may be left out unseen
-        pytest.skip(f"no Slurm cluster here: {reason}")
-    finally:
-        if "S1BATCH_KEEP_CLUSTER" not in os.environ:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def bare() -> Iterator[Cluster]:
-    """A cluster without accounting: sacct answers nothing."""
-    yield from _cluster(accounting=False)
-
-
-@pytest.fixture(scope="module")
-def accounted() -> Iterator[Cluster]:
-    """A cluster with accounting."""
-    yield from _cluster(accounting=True)
-
-
-@pytest.fixture(params=["bare", "accounted"])
-def cluster(request) -> Cluster:
-    """Each of them."""
-    found = request.getfixturevalue(request.param)
-    assert isinstance(found, Cluster)
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -2,73 +2,21 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from obspy import UTCDateTime
 
 import s1batch
-from s1batch.accounting import Account, Tally
-from s1batch.errors import JobFileError
 from s1batch.execution import RunOptions
 from s1batch.jobfile import load_job
 from s1batch.readers.join.addresses import Names
 from s1batch.readers.join.reader import JoinReader, _Stream
-from s1batch.readers.join.rules import as_key, as_ns
-from s1batch.readers.spec import ReaderSetting
-from s1batch.records import Address, Chunk, Fields, InventoryItem, PlanEntry, Record, Slice
-from tests.archives import START, write_trace
+from s1batch.records import Address, Chunk, Fields, Record, Slice
 from tests.engine.reference.conftest import picture
-
-ECHO = {"kind": "replay", "function": "tests.answers:echo"}
-
-
-def join_job(sources: dict[str, Any], prompt: str = "go", **fields: Any) -> dict[str, Any]:
-    return {
-        "source": {"kind": "join", "sources": sources, **fields},
-        "job": {"kind": "ask", "prompt": prompt},
-        "engine": ECHO,
-        "run": {"part_chunks": 4},
-    }
-
-
-def reader_of(job: dict[str, Any], folder: Path) -> JoinReader:
-    loaded = load_job(job, base_dir=folder)
-    spec = loaded.spec
-    reader = spec.source.build(ReaderSetting(base_dir=folder, window=spec.windows, long_series=spec.long))
-    assert isinstance(reader, JoinReader)
-    copy: JoinReader = pickle.loads(pickle.dumps(reader))
-    return copy
-
-
-def planned(reader: JoinReader) -> tuple[list[InventoryItem], list[PlanEntry]]:
-    lines = list(reader.plan())
-    return (
-        [line for line in lines if isinstance(line, InventoryItem)],
-        [line for line in lines if isinstance(line, PlanEntry)],
-    )
-
-
-def tally(account: Account, source: str) -> Tally:
-    (found,) = [tally for tally in account.tallies if tally.source == source]
-    return found
-
-
-def two_tables(folder: Path, figures: pl.DataFrame, papers: pl.DataFrame) -> dict[str, Any]:
-    figures.write_parquet(folder / "figures.parquet")
-    papers.write_csv(folder / "papers.csv")
-    return {
-        "figure": {"kind": "table", "path": "figures.parquet"},
-        "paper": {"kind": "table", "path": "papers.csv"},
-    }
-
+from tests.readers.join.joins import ECHO, join_job, planned, reader_of, tally, two_tables, wave_job
 
 KEYS = st.lists(st.one_of(st.none(), st.integers(0, 6).map(str)), max_size=14)
 
@@ -173,34 +121,6 @@ def test_the_nearest_partner_in_time_is_taken(tmp_path: Path) -> None:
         if isinstance(record.payload, Fields)
     ]
     assert [partner and partner["t"] for partner in values] == [11.5, 47.0, None]
-
-
-@pytest.fixture
-def waves(tmp_path: Path) -> Path:
-    """Five minutes of two stations, and a catalogue in UTC."""
-    noise = np.random.default_rng(0)
-    for station in ("AAA", "BBB"):
-        for channel in ("HHZ", "HHN", "HHE"):
-            path = tmp_path / "waves" / f"{station}.{channel}.mseed"
-            write_trace(path, noise.normal(0, 1000, 30_000), station=station, channel=channel)
-    origins = [START + seconds for seconds in (30, 40, 100, 400)]
-    pl.DataFrame(
-        {
-            "origin": [str(origin) for origin in origins],
-            "station": ["AAA", "BBB", "AAA", "AAA"],
-            "magnitude": [1.0, 2.0, 3.0, 4.0],
-        }
-    ).write_csv(tmp_path / "events.csv")
-    return tmp_path
-
-
-def wave_job(prompt: str = "{{ wave.station }} {{ events | length }}", **fields: Any) -> dict[str, Any]:
-    sources = {
-        "wave": {"kind": "seismic", "paths": ["waves/*"]},
-        "events": {"kind": "table", "path": "events.csv"},
-    }
-    fields = {"primary": "wave", "by": "time", "time": {"events": "origin"}, "many": "events", **fields}
-    return {**join_job(sources, prompt, **fields), "window": {"length": "60s"}}
 
 
 def test_windows_of_waveforms_meet_the_events_of_their_time(waves: Path, tmp_path: Path) -> None:
@@ -401,70 +321,3 @@ def test_addresses_stand_side_by_side_and_come_apart_again(pieces: list[tuple[st
     chunk = names.joined(given_pieces)
     assert names.parted(chunk) == given_pieces
     assert names.joined(names.parted(chunk)).key == chunk.key
-
-
-@pytest.mark.parametrize(
-    ("value", "key"),
-    [(5, "5"), (5.0, "5"), ("5", "5"), (5.5, "5.5"), (None, None), ("", None), (float("nan"), None), (True, "true")],
-)
-def test_keys_are_compared_as_text(value: Any, key: str | None) -> None:
-    assert as_key(value) == key
-
-
-@pytest.mark.parametrize(
-    ("value", "ns"),
-    [
-        ("2020-01-01T00:00:00Z", 1_577_836_800 * 10**9),
-        ("2020-01-01 00:00:00.000001", 1_577_836_800 * 10**9 + 1000),
-        ("2020-01-01T01:00:00+01:00", 1_577_836_800 * 10**9),
-        (dt.datetime(2020, 1, 1), 1_577_836_800 * 10**9),
-        (dt.date(2020, 1, 1), 1_577_836_800 * 10**9),
-        (1.5, 1_500_000_000),
-        ("yesterday", None),
-        (True, None),
-        (float("inf"), None),
-        (None, None),
-    ],
-)
-def test_times_are_read_as_utc(value: Any, ns: int | None) -> None:
-    assert as_ns(value) == ns
-
-
-def test_the_years_of_records_are_no_trouble() -> None:
-    assert as_ns(UTCDateTime(1900, 1, 1).datetime) == int(UTCDateTime(1900, 1, 1).timestamp) * 10**9
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"primary": "b"}, "primary: 'b' is none of a, c"),
-        ({"on": {"a": "x"}}, "on: name the field of c too"),
-        ({"on": {"a": "x", "c": "y", "d": "z"}}, "on: 'd' is none of a, c"),
-        ({"many": ["a"]}, "many: 'a' is the primary source"),
-        ({"tolerance": "5s"}, "have no meaning with `by: key`"),
-        ({"by": "time", "tolerance": "5"}, "tolerance: 5: give seconds"),
-        ({"sources": {"A b": {"kind": "table", "path": "x"}, "c": {"kind": "table", "path": "x"}}}, "is no name"),
-    ],
-)
-def test_a_block_that_makes_no_sense_is_refused(fields: dict[str, Any], message: str) -> None:
-    sources = {"a": {"kind": "table", "path": "a.csv"}, "c": {"kind": "table", "path": "c.csv"}}
-    whole = {"sources": sources, "primary": "a", "on": {"a": "x", "c": "y"}, **fields}
-    with pytest.raises(JobFileError, match=message):
-        load_job(join_job(whole.pop("sources"), **whole))
-
-
-def test_a_source_without_times_must_name_a_field(tmp_path: Path) -> None:
-    sources = two_tables(tmp_path, pl.DataFrame({"t": [1]}), pl.DataFrame({"t": [1]}))
-    job = join_job(sources, primary="figure", by="time", time={"figure": "t"})
-    with pytest.raises(JobFileError, match="the pieces of paper have no times of their own"):
-        planned(reader_of(job, tmp_path))
-    job = join_job(sources, primary="figure", on={"figure": "chunk.size", "paper": "t"})
-    with pytest.raises(JobFileError, match=r"chunk\.size is none of chunk\.path"):
-        planned(reader_of(job, tmp_path))
-
-
-def test_what_is_wrong_with_one_source_is_said_under_its_name(waves: Path) -> None:
-    job = wave_job()
-    job["source"]["sources"]["events"]["path"] = "no/*.csv"
-    with pytest.raises(JobFileError, match=r"^source\.sources\.events\.path: 'no/\*\.csv' matches no file"):
-        list(reader_of(job, waves).plan())

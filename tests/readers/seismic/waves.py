@@ -105,3 +105,14 @@ def obspy_file(name: str) -> Path:
     import obspy
 
     return Path(obspy.__file__).parent / name
+
+
+Z = "XX.AAA..HHZ"
+ZNE = ("XX.AAA..HHZ", "XX.AAA..HHN", "XX.AAA..HHE")
+
+
+def day(folder: Path, name: str = "day", seconds: int = 600) -> list[np.ndarray]:
+    """Three components in one file."""
+    values = [counts(seconds * 100, seed) for seed in range(3)]
+    (folder / name).write_bytes(b"".join(mseed(c, T0, v) for c, v in zip(ZNE, values, strict=True)))
+    return values

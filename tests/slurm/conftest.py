@@ -1,0 +1,50 @@
+"""Clusters for tests on a real Slurm: each module that asks for one has it for itself.
+
+A test with a cluster takes its time: mark its module `slow`, and give it a timeout.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import CannotRun, Cluster
+
+
+def _started(*, accounting: bool) -> Iterator[Cluster]:
+    folder = Path(tempfile.mkdtemp(prefix="s1slurm-", dir="/tmp"))
+    try:
+        with Cluster(folder, accounting=accounting) as cluster:
+            yield cluster
+    except CannotRun as reason:
+        if "CI" in os.environ:
+            raise  # CI installs what the cluster needs: there, nothing may be left out unseen
+        pytest.skip(f"no Slurm cluster here: {reason}")
+    finally:
+        if "S1BATCH_KEEP_CLUSTER" not in os.environ:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Cluster]:
+    """A cluster without accounting: sacct answers nothing."""
+    yield from _started(accounting=False)
+
+
+@pytest.fixture(scope="module")
+def accounted() -> Iterator[Cluster]:
+    """A cluster with accounting."""
+    yield from _started(accounting=True)
+
+
+@pytest.fixture(params=["bare", "accounted"])
+def cluster(request) -> Cluster:
+    """Each of them."""
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Cluster)
+    return found
