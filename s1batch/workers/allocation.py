@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -40,7 +41,7 @@ class Allocation:
     Attributes:
         job: Its number.
         nodes: How many nodes it has.
-        cpus: CPUs of this node.
+        cpus: CPUs that the job has on each node, on the one with the fewest.
     """
 
     job: str
@@ -61,12 +62,13 @@ class Allocation:
                 "one, or use --scheduler slurm"
             )
         nodes = environment.get("SLURM_JOB_NUM_NODES") or environment.get("SLURM_NNODES") or "1"
-        cpus = environment.get("SLURM_CPUS_ON_NODE", "")
-        return cls(job=job, nodes=int(nodes), cpus=int(cpus) if cpus.isdigit() else os.cpu_count() or 1)
+        # "8(x2),4": two nodes with 8, one with 4.
+        counts = re.findall(r"(\d+)(?:\(x\d+\))?(?:,|$)", environment.get("SLURM_JOB_CPUS_PER_NODE", ""))
+        return cls(job=job, nodes=int(nodes), cpus=min(map(int, counts), default=os.cpu_count() or 1))
 
     def workers_per_node(self, asked: int | None) -> int:
         """Return how many workers each node gets: as many as were asked for in all, else one for two CPUs."""
-        return max(1, -(-asked // self.nodes) if asked else self.cpus // 2)
+        return -(-asked // self.nodes) if asked else max(1, self.cpus // 2)
 
 
 def step_command(allocation: Allocation, each: int, threads: int, scheduler: str, site: WorkersSite) -> list[str]:
@@ -91,6 +93,7 @@ def step_command(allocation: Allocation, each: int, threads: int, scheduler: str
         f"--ntasks={allocation.nodes * each}",
         f"--ntasks-per-node={each}",
         f"--cpus-per-task={max(1, allocation.cpus // each)}",
+        *(["--overcommit"] if each > allocation.cpus else []),
         *python,
         "-m",
         "distributed.cli.dask_worker",

@@ -17,3 +17,11 @@ async def steady(request: Request) -> str:
         file.write(f"{request.fingerprint} {os.environ.get('SLURM_RESTART_COUNT', '0')}\n")
     await asyncio.sleep(float(os.environ.get("ANSWER_S", "1")) if "slow" in request.text else 0.01)
     return json.dumps({"length": len(request.text)})
+
+
+async def by_worker(request: Request) -> str:
+    """Note the question in a file of the job that asks it, with the node; take ANSWER_S seconds if it is slow."""
+    with (Path(os.environ["ASKED"]) / os.environ.get("SLURM_JOB_ID", "none")).open("a") as file:
+        file.write(f"{request.fingerprint} {os.environ.get('SLURMD_NODENAME', 'none')}\n")
+    await asyncio.sleep(float(os.environ.get("ANSWER_S", "1")) if "slow" in request.text else 0.01)
+    return json.dumps({"length": len(request.text)})
