@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shlex
 import sys
 import time
@@ -253,9 +254,15 @@ def _script(site: SlurmSite, results: Path, run: str, threads: int) -> WorkerScr
         sbatch=flags,
         interface=site.workers.interface,
         local_directory=site.workers.local_directory,
-        memory=flags.get("mem") or None,
+        memory=memory_limit(flags.get("mem")),
         death_timeout_s=site.workers.death_timeout_s,
     )
+
+
+def memory_limit(mem: str | None) -> str | None:
+    """Return memory as Slurm reads it (a plain number is in MiB) as Dask reads it; None: no limit, or another form."""
+    found = re.fullmatch(r"(\d+)([KMGT]?)", (mem or "").upper())
+    return f"{found[1]}{found[2] or 'M'}iB" if found and int(found[1]) else None
 
 
 def _cancel_left(slurm: Slurm, name: str, say: Say) -> None:

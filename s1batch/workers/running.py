@@ -14,6 +14,7 @@ from s1batch.session import SessionSetup
 from s1batch.slurm.site import read_site, site_file
 from s1batch.stopping import StopSign
 from s1batch.workers.crew import Crew, connected, local, quiet_client
+from s1batch.workers.jobqueue import import_jobqueue
 from s1batch.workers.plugin import SessionPlugin
 from s1batch.workers.submission import Submission
 
@@ -79,6 +80,7 @@ def _crew(
         return connected(choice.name, say)
     site = read_site(site_file()).slurm
     if choice.name == "slurm":
+        import_jobqueue()
         from s1batch.workers.jobs import in_jobs
 
         return in_jobs(setup, site, workers, parts, say)

@@ -4,8 +4,9 @@
 
 Each line is a process tree of its own. "s1batch" sends parts through the submission of a run, and only what a session
 does with a part is left out. "plain" is `client.submit` of functions that do nothing, with as many at a time; "map" is
-`client.map` of all of them at once, which is how a graph grows with the archive. CPU is that of all processes of the
-tree, less what it takes to start and stop the cluster. Prints a table; asserts nothing.
+`client.map` and `gather` of all of them at once: the least that Dask can do, with a graph that grows with the archive.
+CPU is that of all processes of the tree, less what it takes to start and stop the cluster. Prints a table; asserts
+nothing.
 """
 
 from __future__ import annotations
@@ -43,8 +44,7 @@ def one(kind: str, parts: int, folder: Path) -> None:
         if kind == "s1batch":
             most = _through_s1batch(client, parts, folder)
         elif kind == "map":
-            for future in client.map(nothing, range(parts), pure=False) if parts else ():
-                future.result()
+            client.gather(client.map(nothing, range(parts), pure=False) if parts else [])
             most = parts
         else:
             most = _plain(client, parts)

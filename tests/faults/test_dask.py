@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import polars as pl
 import pytest
+from distributed import Client
 
 import s1batch
 from tests.archives import pick_job
-from tests.faults.runs import ROOT, one_line, rows, run, start, stored, wait_for_journal, write_job
+from tests.faults.runs import ROOT, one_line, rows, run, start, stored, wait_for_journal, write_job, written
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 LOCAL = ("--scheduler", "local", "--workers", "2")
@@ -49,6 +50,12 @@ def cluster(folder, workers=2):
                 process.kill()
                 process.wait()
         log.close()
+
+
+def workers_at(address):
+    """Return the worker processes of a scheduler on this machine; those that are just starting again are not there."""
+    with Client(address, set_as_default=False) as client:
+        return list(client.run(os.getpid, on_error="ignore").values())
 
 
 def poison(job, monkeypatch, undisturbed, *places):
@@ -91,6 +98,30 @@ def test_chunks_that_kill_their_workers_get_a_row_that_says_so_and_all_others_ar
     assert again.process.returncode == 0, again.said
     assert rows(out).equals(undisturbed)
     assert len(asked.read_text().split()) == len(before) + 3
+
+
+@pytest.mark.parametrize("where", ["local", "address"])
+def test_workers_killed_in_turn_cost_what_they_had_in_flight(where, job, undisturbed):
+    """Six kills, one worker after the other; at the end the rows are those of an undisturbed run."""
+    out, asked, kills = job.parent / "out", job.parent / "asked", 6
+    with ExitStack() as stack:
+        options = LOCAL
+        if where == "address":
+            address, _ = stack.enter_context(cluster(job.parent))
+            options = ("--scheduler", address)
+        running = start(job, *options)
+        for number in range(kills):
+            wait_for_journal(out, running, written(out) + 15_000)
+            workers = running.workers() if where == "local" else workers_at(address)
+            if workers and running.process.poll() is None:
+                os.kill(sorted(workers)[number % len(workers)], signal.SIGKILL)
+        assert running.wait(200) == 0, running.said
+    assert rows(out).equals(undisturbed)
+    assert s1batch.open_results(out).verify().complete
+    questions = asked.read_text().split()
+    again = len(questions) - len(set(questions))
+    print(f"\n{where}: {again} of {len(set(questions))} questions asked again after {kills} kills")
+    assert again <= kills * 2 * 16, "more than the open parts of the workers that were killed"
 
 
 def test_a_scheduler_that_dies_ends_the_run_in_one_line(job, undisturbed):

@@ -17,7 +17,7 @@ from tests.slurm.submitted import ROOT, Submitted
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-IN_FLIGHT = 64
+IN_FLIGHT = 4
 """Most questions that one worker has in flight."""
 
 
