@@ -116,3 +116,10 @@ def blind_scans(request: Request) -> str:
 def images(request: Request) -> str:
     """Say how many images there are, and of what kind."""
     return " ".join([str(len(request.images)), *sorted({part.mime for part in request.images})])
+
+
+async def patiently(request: Request) -> str:
+    """Note the question and answer four seconds later."""
+    note(request.fingerprint)
+    await asyncio.sleep(4)
+    return loudest(request)

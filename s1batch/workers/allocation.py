@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
@@ -22,7 +23,7 @@ from s1batch.session import SessionSetup
 from s1batch.slurm.folder import new_name
 from s1batch.slurm.site import SlurmSite, WorkersSite
 from s1batch.wording import count
-from s1batch.workers.crew import Crew, threads_of
+from s1batch.workers.crew import Crew, starting_scheduler, threads_of
 from s1batch.workers.logs import last_lines
 
 Say = Callable[[str], None]
@@ -103,7 +104,7 @@ def step_command(allocation: Allocation, each: int, threads: int, scheduler: str
         f"--death-timeout={site.death_timeout_s}",
         "--no-dashboard",
         *([f"--interface={site.interface}"] if site.interface else []),
-        *([f"--local-directory={site.local_directory}"] if site.local_directory else []),
+        *([f"--local-directory={os.path.expandvars(site.local_directory)}"] if site.local_directory else []),
     ]
 
 
@@ -176,9 +177,11 @@ def in_allocation(setup: SessionSetup, site: SlurmSite, workers: int | None, par
     log = folder / "workers.log"
     options = {"interface": site.workers.interface, "dashboard_address": ":0"}
     with ExitStack() as stack:
-        cluster = stack.enter_context(
-            SpecCluster(workers={}, scheduler={"cls": Scheduler, "options": options}, silence_logs="error")
-        )
+        with starting_scheduler(site.workers.interface):
+            cluster = SpecCluster(
+                workers={}, scheduler={"cls": Scheduler, "options": options}, silence_logs=logging.ERROR
+            )
+        stack.enter_context(cluster)
         command = step_command(allocation, each, threads, cluster.scheduler.address, site.workers)
         step = stack.enter_context(_started(command, log))
         client = stack.enter_context(Client(cluster, set_as_default=False))

@@ -29,6 +29,9 @@ class Died:
     host: str
 
 
+UNKNOWN = Died(worker="an unknown worker", host="")
+
+
 def run_one(plugin: str, task: PartTask) -> Ended:
     """Run a part on a worker, beside others."""
     return _plugin(get_worker(), plugin).run(task)
@@ -47,14 +50,13 @@ def run_alone(plugin: str, task: PartTask, mark: Path) -> Ended | Died:
     worker = get_worker()
     held = _plugin(worker, plugin)
     with held.alone:
-        died = read_mark(mark)
-        if died is not None:
-            return died
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        with mark.open("xb") as file:
-            file.write(orjson.dumps({"worker": worker.address, "host": get_address_host(worker.address)}))
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with mark.open("xb") as file:
+                file.write(orjson.dumps({"worker": worker.address, "host": get_address_host(worker.address)}))
+                file.flush()
+                os.fsync(file.fileno())
+        except FileExistsError:
+            return read_mark(mark) or UNKNOWN
         return held.run(task)
 
 
@@ -65,7 +67,7 @@ def read_mark(mark: Path) -> Died | None:
     except FileNotFoundError:
         return None
     except orjson.JSONDecodeError:
-        return Died(worker="unknown", host="")  # killed while it wrote this
+        return UNKNOWN  # killed while it wrote this
     return Died(worker=plain["worker"], host=plain["host"])
 
 

@@ -122,6 +122,20 @@ def local(workers: int | None, parts: int, width: int, say: Callable[[str], None
         yield Crew(client=client, at_start=most, threads=threads, say=say)
 
 
+@contextmanager
+def starting_scheduler(interface: str | None) -> Iterator[None]:
+    """Say in one line why a scheduler cannot start in this process.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, OSError) as error:
+        at = f"[slurm.workers] interface = {interface!r} in the site's file" if interface else "no interface is set"
+        raise UsageError(f"the scheduler of this run cannot start ({at}): {' '.join(str(error).split())}") from error
+
+
 def quiet_client() -> None:
     """A scheduler that is lost becomes an error of ours; the client's log would print tracebacks about it first."""
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)

@@ -31,7 +31,7 @@ from s1batch.slurm.folder import new_name
 from s1batch.slurm.site import SlurmSite
 from s1batch.slurm.worker_script import WorkerScript, worker_script
 from s1batch.wording import count
-from s1batch.workers.crew import NEVER_LOST, Crew, threads_of
+from s1batch.workers.crew import NEVER_LOST, Crew, starting_scheduler, threads_of
 from s1batch.workers.lifetime import Lifetime
 from s1batch.workers.logs import last_lines
 
@@ -207,8 +207,8 @@ def in_jobs(setup: SessionSetup, site: SlurmSite, workers: int | None, parts: in
     with ExitStack() as stack:
         stack.callback(_cancel_left, slurm, script.job_name, lambda line: None)
         stack.enter_context(dask.config.set(NEVER_LOST))
-        cluster = stack.enter_context(
-            JobQueueCluster(
+        with starting_scheduler(site.workers.interface):
+            cluster = JobQueueCluster(
                 job_cls=WorkerJob,
                 config_name="slurm",
                 cores=threads,
@@ -219,7 +219,7 @@ def in_jobs(setup: SessionSetup, site: SlurmSite, workers: int | None, parts: in
                 name=f"worker-{script.job_name[-4:]}",
                 book=book,
             )
-        )
+        stack.enter_context(cluster)
         client = stack.enter_context(Client(cluster, set_as_default=False))
         stack.enter_context(client.as_current())
         say(f"up to {count(most, 'worker')} as jobs {script.job_name}; scripts and logs: {script.folder}")

@@ -127,7 +127,7 @@ class Submission:
         spent = 0 if total is None else total.feeder.prompt_tokens + total.feeder.output_tokens
         if budget is not None and spent >= budget and self._error is None:
             self._error = BudgetSpent("the tokens of this run are spent")
-        if self._error is None:
+        if self._error is None and self._left:
             self._crew.want(self._left)
             self._crew.look(len(alive), self._left)
         self._next_look = time.monotonic() + LOOK_EVERY_S
