@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -14,7 +15,7 @@ import click
 
 from s1batch import __version__
 from s1batch.engine_commands import engine
-from s1batch.errors import BudgetSpent, Interrupted, OutOfTime, S1BatchError, UsageError
+from s1batch.errors import BudgetSpent, Interrupted, OutOfTime, S1BatchError
 from s1batch.model_commands import model
 from s1batch.results_commands import RESULTS, compact, export, merge
 from s1batch.slurm_commands import cancel, close, submit
@@ -83,7 +84,9 @@ def _settled(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    # The log of a task is on the disk of its results, mostly: one that is full costs the line, and not the run.
+    with suppress(OSError):
+        click.echo(line, err=True)
 
 
 @main.command()
@@ -167,25 +170,28 @@ def run(
     """Run a job, or go on with it."""
     from s1batch.execution import RunOptions, execute
     from s1batch.jobfile import load_job
+    from s1batch.outcome_names import parse_outcomes
     from s1batch.run_report import summary_lines
     from s1batch.slurm.task import LEASE_PATIENCE_S, task_of
-    from s1batch.slurm.walltime import working_end
+    from s1batch.slurm.walltime import working_deadline
     from s1batch.subset import Shard
 
     loaded = load_job(job, overrides)
+    deadline = working_deadline()
     options = RunOptions(
         scheduler=scheduler,
         workers=workers,
         shard=Shard.parse(shard) if shard else None,
         limit=limit,
         pilot=pilot,
-        retry=_outcomes("--retry", retry) if retry else (),
+        retry=parse_outcomes("--retry", retry) if retry else (),
         extend=extend,
-        accept=_outcomes("--accept", accept) if accept else None,
+        accept=parse_outcomes("--accept", accept) if accept else None,
         patience_s=LEASE_PATIENCE_S if submission else 0.0,
-        ends_at=working_end(),
+        deadline=deadline,
     )
-    with signals() as stop, task_of(submission, options.shard, stop, _say) as task:
+    watched = nullcontext() if deadline is None else deadline.watched(_say)
+    with signals() as stop, watched, task_of(submission, options.shard, stop, _say) as task:
         try:
             summary = execute(loaded, output, options, say=_say, stop=stop)
         except (BudgetSpent, OutOfTime):
@@ -342,14 +348,6 @@ def schema() -> None:
 
 for each in (submit, cancel, close, engine, model):
     main.add_command(each)
-
-
-def _outcomes(option: str, text: str) -> tuple[Any, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    for name in names:
-        if name not in OUTCOME_NAMES:
-            raise UsageError(f"{option} {text}: {name!r} is no outcome (valid: {', '.join(OUTCOME_NAMES)})")
-    return names
 
 
 def _print_json(value: object) -> None:

@@ -79,7 +79,7 @@ class Conversation:
     admit: Callable[[Request], Refusal | None]
     judge: Callable[[Response], Answer]
     again: Callable[[], Awaitable[Request | None]]
-    keep: Callable[[int, Turn], None]
+    keep: Callable[[int, Turn], Awaitable[None]]
     known: Sequence[Turn] = ()
 
     async def hold(self, first: list[Request]) -> Conversed:
@@ -108,7 +108,7 @@ class Conversation:
             answer = _verdict(may_call, turn.response)
             if answer is None and toolbox is not None and held is not None and _calls(turn.response):
                 if is_new:
-                    self.keep(number, turn)
+                    await self.keep(number, turn)
                 turns.append(await self._called(toolbox, turns, turn))
                 called = sum(bool(each.results) for each in turns)
                 question = _next(held, turns[-1], may_call=called + 1 < toolbox.max_turns)
@@ -122,7 +122,7 @@ class Conversation:
                     return _ended(turns, turn, answer)
                 turns.append(replace(turn, wrong=answer.detail or str(answer.reason)))
                 if is_new:
-                    self.keep(number, turns[-1])
+                    await self.keep(number, turns[-1])
                 question = mending
             refusal = await asyncio.to_thread(self.admit, question)
             if refusal is not None:
@@ -145,7 +145,7 @@ class Conversation:
             for call, show in zip(turn.response.tool_calls, shown, strict=True)
         ]
         done = replace(turn, results=tuple(await asyncio.gather(*running)))
-        self.keep(len(turns), done)
+        await self.keep(len(turns), done)
         return done
 
     async def _mending(

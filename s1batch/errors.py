@@ -10,6 +10,7 @@
     |   |-- BudgetSpent         the job's budget is spent; raise it to go on        exit code 75
     |   `-- OutOfTime           the allocation ends; run again to go on             exit code 75
     |-- ResultsError            the results cannot be read or written               exit code 1
+    |   `-- StorageAway         their disk is full, read-only or gone, for now      exit code 1
     `-- ReasonedError           one piece of data failed: becomes a row             (never ends a run)
         |-- SourceError         an input cannot be read
         `-- EngineError         an engine failed on a request
@@ -76,6 +77,10 @@ class OutOfTime(Interrupted):
 
 class ResultsError(S1BatchError):
     """The results directory is damaged, or cannot be written."""
+
+
+class StorageAway(ResultsError):
+    """The disk of the results is full, read-only or out of reach: nothing is damaged, and it may come back."""
 
 
 class ReasonedError(S1BatchError):

@@ -58,6 +58,9 @@ class RunBlock(Config):
         64, ge=1, description="memory of the requests of each worker that are ready or asked; more for long series"
     )
     drain_s: float = placement(30.0, ge=0, description="how long an interrupted run waits for answers on their way")
+    storage_patience_s: float = placement(
+        300.0, ge=0, description="how long a run waits for a results folder that is full, read-only or out of reach"
+    )
     budget_tokens: int | None = placement(
         None, ge=1, description="tokens of prompts and answers, over all runs of the job, at which a run stops"
     )

@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
+from s1batch.asking import EngineInFront
+from s1batch.deadline import Deadline
 from s1batch.engine.base import Engine
 from s1batch.errors import OutOfTime
-from s1batch.records import ModelIdentity, Refusal, Request, Response
+from s1batch.records import Request, Response
 
 REMEMBERED = 128
 """Calls whose durations are looked at, the last ones."""
@@ -26,12 +28,12 @@ class Pace:
     """How long calls take, and whether one that begins now would end in time.
 
     Args:
-        ends_at: By when the last answer must have come, seconds since 1970.
+        deadline: By when the last answer must have come.
         clock: The present time, likewise.
     """
 
-    def __init__(self, ends_at: float, clock: Callable[[], float] = time.time) -> None:
-        self._ends_at = ends_at
+    def __init__(self, deadline: Deadline, clock: Callable[[], float] = time.time) -> None:
+        self._deadline = deadline
         self._clock = clock
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._running: dict[int, float] = {}  # in order of their beginning
@@ -50,7 +52,7 @@ class Pace:
 
     def fits(self) -> bool:
         """Whether a call that begins now is expected to end in time."""
-        return self._clock() + self.expected_s < self._ends_at
+        return self._clock() + self.expected_s < self._deadline.at
 
     def begin(self) -> int:
         """Note that a call begins; return its number."""
@@ -65,7 +67,7 @@ class Pace:
             self._seconds.append(self._clock() - began)
 
 
-class PacedEngine:
+class PacedEngine(EngineInFront):
     """An engine that is asked as long as there is time.
 
     Args:
@@ -75,31 +77,9 @@ class PacedEngine:
     """
 
     def __init__(self, engine: Engine, pace: Pace, on_late: Callable[[], None]) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._pace = pace
         self._on_late = on_late
-
-    @property
-    def name(self) -> str:
-        """Kind and version."""
-        return self._engine.name
-
-    @property
-    def model(self) -> ModelIdentity:
-        """The weights that answer."""
-        return self._engine.model
-
-    def adapt(self, request: Request) -> Request:
-        """Return the request as the engine wants it."""
-        return self._engine.adapt(request)
-
-    def admit(self, request: Request) -> Refusal | None:
-        """Return why the engine does not take it; None when it does."""
-        return self._engine.admit(request)
-
-    def batch_class(self, request: Request) -> Hashable | None:
-        """Return the class whose requests may be in flight together."""
-        return self._engine.batch_class(request)
 
     async def answer(self, request: Request) -> Response:
         """Return the engine's answer.
@@ -118,7 +98,3 @@ class PacedEngine:
             return response
         finally:
             self._pace.end(call, answered=answered)
-
-    async def aclose(self) -> None:
-        """Close the engine."""
-        await self._engine.aclose()

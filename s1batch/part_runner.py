@@ -25,8 +25,9 @@ from s1batch.handover import ByteBudget, Handover, Room
 from s1batch.jobs.base import Job, Settings
 from s1batch.part_gate import OpenPart
 from s1batch.readers.base import Reader
-from s1batch.records import Answer, PlanEntry, Record, Refusal, Request, Response, Row
+from s1batch.records import Answer, PlanEntry, Record, Refusal, Request, Response, Row, Turn
 from s1batch.results.part_writer import PartWriter
+from s1batch.results.patience import Patience
 from s1batch.rows import answered_row, refused_row, request_facts
 from s1batch.source_check import SourceFacts
 from s1batch.tool_runner import ToolRunner
@@ -68,6 +69,7 @@ class Crew:
         tally: Rows by outcome that this worker added; changed on the event loop only.
         outlook: What is left of the turn of a batching class; likewise.
         tools: Runs what the model calls.
+        patience: Waits for the disk of the results.
         margin_s: How near to a place that a scan found windows are asked.
     """
 
@@ -84,11 +86,12 @@ class Crew:
     tally: Counter[str]
     outlook: Outlook
     tools: ToolRunner
+    patience: Patience
     margin_s: float = 0.0
 
-    def add(self, writer: PartWriter, row: Row) -> None:
-        """Write a row into its part's journal and count it."""
-        writer.append(row)
+    async def add(self, writer: PartWriter, row: Row) -> None:
+        """Write a row into its part's journal and count it; wait for a disk that is away."""
+        await self.patience.through_async(partial(writer.append, row))
         self.tally[row.outcome] += 1
 
 
@@ -141,7 +144,7 @@ async def run_part(
             crew.outlook.passed(turn, entry.refusal is None)
             continue
         if entry.refusal is not None:
-            crew.add(writer, refused_row(entry, entry.refusal))
+            await crew.add(writer, refused_row(entry, entry.refusal))
         else:
             todo.append(entry)
     if first := [entry for entry in todo if entry.condition is None]:
@@ -175,7 +178,7 @@ async def _called_for(crew: Crew, writer: PartWriter, entries: Sequence[PlanEntr
         if refusal is None:
             chosen.append(entry)
         else:
-            crew.add(writer, refused_row(entry, refusal))
+            await crew.add(writer, refused_row(entry, refusal))
         if number % 256 == 255:
             await asyncio.sleep(0)  # the answers of other parts are waiting
     return chosen
@@ -268,7 +271,7 @@ class _Flow:
 
     async def _answer(self, ready: _Ready) -> None:
         try:
-            self._crew.add(self._writer, await self._row(ready))
+            await self._crew.add(self._writer, await self._row(ready))
         except Interrupted:
             # Raising would cancel the part's other requests, whose answers are still awaited; `run` raises at the end.
             return
@@ -294,9 +297,12 @@ class _Flow:
             admit=self._crew.engine.admit,
             judge=partial(interpret, self._crew.job, self._judged(record)),
             again=partial(asyncio.to_thread, self._request_of, entry),
-            keep=partial(self._writer.append_turn, key),
+            keep=partial(self._keep, key),
             known=self._writer.turns(key),
         )
+
+    async def _keep(self, key: str, number: int, turn: Turn) -> None:
+        await self._crew.patience.through_async(partial(self._writer.append_turn, key, number, turn))
 
     def _judged(self, record: Record) -> Record:
         """Return what the job sees of a record when it interprets the answer."""

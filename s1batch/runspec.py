@@ -128,8 +128,14 @@ def read_run_spec(path: Path) -> RunSpec:
         raise ResultsError(f"{path}: damaged, or written by another version: {error}") from error
 
 
-def check_same(old: RunSpec, new: RunSpec, where: Path) -> None:
+def check_same(old: RunSpec, new: RunSpec, where: Path, unknown: tuple[str, ...] = ()) -> None:
     """Refuse to mix answers.
+
+    Args:
+        old: What made the results that are there.
+        new: What would go on with them.
+        where: The results folder.
+        unknown: How the names of fields begin that are not known now.
 
     Raises:
         ConflictError: A field that can change an answer differs; every such field is named with both values.
@@ -137,7 +143,7 @@ def check_same(old: RunSpec, new: RunSpec, where: Path) -> None:
     differing = [
         f"{name}: {_show(old.answers, name)} there, {_show(new.answers, name)} now"
         for name in sorted(old.answers.keys() | new.answers.keys())
-        if old.answers.get(name) != new.answers.get(name)
+        if old.answers.get(name) != new.answers.get(name) and not name.startswith(unknown)
     ]
     if differing:
         raise ConflictError(

@@ -135,7 +135,7 @@ def run_parts(
         S1BatchError: What ended the run: a lock, a dead engine, results that cannot be written.
     """
     if choice.name == "inline":
-        _run_inline(setup, tasks, watch, stop)
+        _run_inline(setup, tasks, watch, stop, say)
         return
     from s1batch.workers.running import run_on_dask
 
@@ -145,11 +145,13 @@ def run_parts(
 # ------------------------------------------------------------------------------------------------ in this process
 
 
-def _run_inline(setup: SessionSetup, tasks: Sequence[PartTask], watch: Watch, stop: StopSign) -> None:
+def _run_inline(
+    setup: SessionSetup, tasks: Sequence[PartTask], watch: Watch, stop: StopSign, say: Callable[[str], None]
+) -> None:
     width = setup.loaded.spec.run.parts_in_flight
     with ExitStack() as opened:
         with at_once(stop):  # an engine may take half an hour to load
-            session = opened.enter_context(Session(setup))
+            session = opened.enter_context(Session(setup, say))
         pool = opened.enter_context(ThreadPoolExecutor(width, thread_name_prefix="s1batch-part"))
         try:
             submit_all(session, pool, width, tasks, watch, stop)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from s1batch.asking import StorableEngine
 from s1batch.assembly import (
     EngineFacts,
     asks_endpoints,
@@ -23,6 +27,7 @@ from s1batch.assembly import (
     requests_in_flight,
 )
 from s1batch.class_turns import ALL_AT_ONCE, ClassTurn, Outlook
+from s1batch.deadline import Deadline
 from s1batch.engine.base import CountsExperts, Engine, LooksAhead
 from s1batch.engine.feeder import Feeder, FeederStats
 from s1batch.errors import BudgetSpent, Interrupted, LockedError, OutOfTime
@@ -37,6 +42,7 @@ from s1batch.records import Outcome, PlanEntry, Refusal
 from s1batch.results.experts import write_expert_use
 from s1batch.results.layout import Layout
 from s1batch.results.part_writer import PartWriter
+from s1batch.results.patience import Patience
 from s1batch.results.schema import RowSchema
 from s1batch.results.store import ResultsStore
 from s1batch.source_check import SourceFacts
@@ -44,6 +50,12 @@ from s1batch.tool_runner import ToolRunner
 
 CACHED_ANSWERS = 4096
 CACHED_BYTES = 32 << 20
+
+
+def _to_stderr(line: str) -> None:
+    """Say something where a worker has nobody else to tell; its log may be on the same disk."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +72,7 @@ class SessionSetup:
         retried: Outcomes that are asked again: answers that ended in them do not serve other chunks.
         tokens: What all sessions together may spend on prompts and answers; None: no limit.
         sizes: How many chunks each turn of a batching class asks about; empty when one worker cannot know.
-        ends_at: By when the last answer must have come, seconds since 1970; None: there is no limit.
+        deadline: By when the last answer must have come; None: there is no limit.
     """
 
     loaded: LoadedJob
@@ -72,7 +84,7 @@ class SessionSetup:
     retried: tuple[Outcome, ...] = ()
     tokens: int | None = None
     sizes: tuple[int, ...] = ()
-    ends_at: float | None = None
+    deadline: Deadline | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,18 +114,25 @@ class SessionStats:
 class Session:
     """Runs parts; several threads may call `run_part` at once, and all of them feed one engine.
 
+    Args:
+        setup: What it begins with.
+        say: Receives a line when the disk of the results goes away, or comes back.
+
     Raises (on entering):
         EngineUnavailable: The engine cannot be opened.
     """
 
-    def __init__(self, setup: SessionSetup) -> None:
+    def __init__(self, setup: SessionSetup, say: Callable[[str], None] = _to_stderr) -> None:
         self._setup = setup
+        self._say = say
         loaded = setup.loaded
         self._options = loaded.spec.run
         self._job = make_job(loaded)
         self._reader = make_reader(loaded, setup.facts.rules)
         self._plan = PlanStore(setup.results)
-        self._store = ResultsStore(setup.results, RowSchema(self._reader.lineage, self._job.columns))
+        self._patience = Patience(Layout(setup.results).journals, self._options.storage_patience_s, say)
+        schema = RowSchema(self._reader.lineage, self._job.columns)
+        self._store = ResultsStore(setup.results, schema, patience=self._patience)
         self._stopped = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="s1batch-session", daemon=True)
@@ -146,6 +165,9 @@ class Session:
             self._store.close()
         finally:
             self._end_loop()
+            if lost := self._patience.lost:
+                rows = "1 row" if lost == 1 else f"{lost:,} rows"
+                self._say(f"{rows} could not be stored: these answers are lost, and asked for again by the next run")
 
     async def _open(self) -> Crew:
         setup = self._setup
@@ -159,8 +181,9 @@ class Session:
     async def _crew_of(self, engine: Engine) -> Crew:
         setup, options = self._setup, self._options
         in_flight = self._in_flight(setup.share)
+        asked: Engine = StorableEngine(engine, self._patience, self._stopped.is_set)
         feeder = Feeder(
-            engine if setup.ends_at is None else PacedEngine(engine, Pace(setup.ends_at), self._stop_late),
+            asked if setup.deadline is None else PacedEngine(asked, Pace(setup.deadline), self._stop_late),
             max_in_flight=in_flight,
             cache_entries=CACHED_ANSWERS,
             cache_bytes=CACHED_BYTES,
@@ -193,6 +216,7 @@ class Session:
             tally=Counter(),
             outlook=outlook,
             tools=ToolRunner(),
+            patience=self._patience,
             margin_s=setup.loaded.spec.long.coarse_to_fine.margin_s,
         )
 
@@ -295,8 +319,9 @@ class Session:
         self._stopped.set()
         if self._crew is not None and self._draining is None:
             grace_s = self._options.drain_s
-            if at_limit and self._setup.ends_at is not None:
-                grace_s = max(self._setup.ends_at - time.time(), 0.0)
+            if at_limit and self._setup.deadline is not None:
+                grace_s = self._setup.deadline.left_s
+            self._patience.by(time.monotonic() + grace_s)
             self._draining = asyncio.run_coroutine_threadsafe(self._crew.feeder.drain(grace_s), self._loop)
 
     def share_with(self, sessions: int) -> None:
@@ -325,7 +350,8 @@ class Session:
         await crew.engine.aclose()
         if isinstance(crew.engine, CountsExperts):
             use, groups = crew.engine.expert_tokens(), crew.engine.expert_groups
-            await asyncio.to_thread(write_expert_use, Layout(self._setup.results), use, groups)
+            writing = partial(write_expert_use, Layout(self._setup.results), use, groups)
+            await asyncio.to_thread(self._patience.through, writing)
 
     def stats(self) -> SessionStats | None:
         """Return the counters; None before the engine is open."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ RESULTS = click.argument("results", type=click.Path(file_okay=False, exists=True
     "--signal-before", type=click.IntRange(10, 65535), metavar="S", help="Stop so many seconds before the limit."
 )
 @click.option("--accept", help="Outcomes besides ok that leave the exit code of a task at 0: refused,...")
+@click.option("--scheduler", help="Of each task, as for `s1batch run`: inline, local, allocation, ...")
+@click.option("--workers", type=click.IntRange(1), help="Worker processes of each task.")
+@click.option("--plan", is_flag=True, help="Make the plan here, before anything is submitted.")
+@click.option("--extend", is_flag=True, help="Add files that are not in the plan to it, likewise.")
+@click.option("--retry", metavar="OUTCOMES", help="Set rows with these outcomes free to be asked again, likewise.")
 @click.option("--closing/--no-closing", default=True, show_default=True, help="Verify when all tasks have ended.")
 @click.option("--dry-run", is_flag=True, help="Print the scripts; write and submit nothing.")
 def submit(
@@ -41,6 +47,11 @@ def submit(
     requeue: int | None,
     signal_before: int | None,
     accept: str | None,
+    scheduler: str | None,
+    workers: int | None,
+    plan: bool,
+    extend: bool,
+    retry: str | None,
     closing: bool,
     dry_run: bool,
 ) -> None:
@@ -50,11 +61,14 @@ def submit(
     /etc/s1batch/site.toml.
     """
     from s1batch.jobfile import load_job
+    from s1batch.outcome_names import parse_outcomes
     from s1batch.slurm.client import SlurmPrograms
     from s1batch.slurm.flags import parse_flags
+    from s1batch.slurm.readying import check_results, make_ready
     from s1batch.slurm.site import read_site, site_file
     from s1batch.slurm.submitting import SubmitOptions, dry_run_lines, prepare
     from s1batch.slurm.submitting import submit as submit_prepared
+    from s1batch.stopping import signals
 
     loaded = load_job(job, overrides)
     options = SubmitOptions(
@@ -69,9 +83,21 @@ def submit(
         requeues=requeue,
         accept=accept,
         closing=closing,
+        scheduler=scheduler,
+        workers=workers,
+        plan=plan,
+        extend=extend,
+        retry=parse_outcomes("--retry", retry) if retry else (),
     )
-    slurm = SlurmPrograms()
-    prepared = prepare(loaded, options, read_site(site_file()).slurm, slurm, _say)
+    slurm, site = SlurmPrograms(), read_site(site_file()).slurm
+    check_results(loaded, options.results(loaded), _say)
+    if options.changes_results and dry_run:
+        _say("a dry run: the plan stays as it is, and no row is set free")
+    elif options.changes_results:
+        prepare(loaded, options, site, slurm, lambda line: None)  # options that do not go together change nothing
+        with signals() as stop:
+            make_ready(loaded, options, slurm, _say, stop)
+    prepared = prepare(loaded, options, site, slurm, _say)
     if prepared is None:
         click.echo(f"{output or loaded.output}: every part is there; nothing to submit")
     elif dry_run:
@@ -103,7 +129,13 @@ def close(folder: Path) -> None:
     from s1batch.slurm.folder import SubmissionFolder
 
     settle_process()
-    sys.exit(close_submission(SubmissionFolder(folder), SlurmPrograms(), click.echo))
+
+    def say(line: str) -> None:
+        # The log is on the disk of the results: one that is full costs the line, and not the proof.
+        with suppress(OSError):
+            click.echo(line)
+
+    sys.exit(close_submission(SubmissionFolder(folder), SlurmPrograms(), say))
 
 
 def slurm_state(results: Path) -> tuple[dict[str, Any], list[str]]:

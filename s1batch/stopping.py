@@ -7,10 +7,11 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import FrameType
 from typing import Protocol
 
+from s1batch.deadline import Deadline
 from s1batch.errors import Interrupted, OutOfTime, S1BatchError
 
 
@@ -33,11 +34,16 @@ class Ending:
     def __init__(self, asked: StopSign, deadline: float | None = None, late: S1BatchError | None = None) -> None:
         self._asked = asked
         self._deadlines = [] if deadline is None or late is None else [(deadline, late)]
+        self._limits: list[tuple[Deadline, S1BatchError]] = []
         self._error: S1BatchError | None = None
 
     def by(self, deadline: float, late: S1BatchError) -> None:
         """Add another time at which the run is over, and the error that it then ends with."""
         self._deadlines.append((deadline, late))
+
+    def before(self, deadline: Deadline, late: S1BatchError) -> None:
+        """Add a time by the calendar, which may move, and the error that the run then ends with."""
+        self._limits.append((deadline, late))
 
     @property
     def error(self) -> S1BatchError | None:
@@ -53,6 +59,9 @@ class Ending:
         """Whether to stop."""
         for deadline, late in self._deadlines:
             if time.monotonic() >= deadline:
+                self.end(late)
+        for limit, late in self._limits:
+            if limit.is_over:
                 self.end(late)
         return self._error is not None or self._asked.is_set()
 
@@ -134,7 +143,8 @@ def signals() -> Iterator[Stop]:
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
             os._exit(Interrupted.exit_code)
-        os.write(2, b"\ns1batch: stopping; answers on their way are waited for (once more: at once)\n")
+        with suppress(OSError):  # of a log on a full disk
+            os.write(2, b"\ns1batch: stopping; answers on their way are waited for (once more: at once)\n")
         stop.request(at_limit=number == signal.SIGUSR2)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}

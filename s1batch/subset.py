@@ -66,13 +66,12 @@ class Subset:
             shard: Only its parts.
             limit: Only the first chunks of what is left.
         """
-        import polars as pl
-
         if limit is not None and limit < 1:
             raise UsageError(f"--limit {limit}: give a number of chunks, 1 or more")
-        counts = plan.scan().group_by("part").agg(pl.len()).sort("part").collect()
         sizes = {
-            part: count for part, count in counts.iter_rows() if shard is None or part % shard.count == shard.index
+            part: size
+            for part, size in enumerate(plan.sizes().tolist())
+            if size and (shard is None or part % shard.count == shard.index)
         }
         if limit is None:
             return cls(parts=sizes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from s1batch.assembly import EngineFacts
 from s1batch.budget import Allowance
 from s1batch.class_turns import class_turns
+from s1batch.deadline import Deadline
 from s1batch.engine.lmdeploy.spec import LmdeployEngineSpec
 from s1batch.engine.serving.engine_spec import ServedEngineSpec
 from s1batch.errors import BudgetSpent, Interrupted, OutOfTime
@@ -20,7 +20,6 @@ from s1batch.plan_store import PlanStore
 from s1batch.planning import check_shared_endpoints
 from s1batch.progress import ProgressWatch
 from s1batch.records import Outcome
-from s1batch.results.experts import add_up_expert_use
 from s1batch.results.layout import Layout
 from s1batch.scheduler import Choice, PartTask, choose, run_parts
 from s1batch.session import SessionSetup, SessionStats
@@ -49,7 +48,7 @@ class Work:
         scheduler: Who runs the parts.
         workers: Worker processes that were asked for.
         patience_s: How long to wait for a part that another run holds.
-        ends_at: By when the run must be over, seconds since 1970; None: there is no limit.
+        deadline: By when the run must be over; None: there is no limit.
     """
 
     loaded: LoadedJob
@@ -66,7 +65,7 @@ class Work:
     scheduler: str
     workers: int | None
     patience_s: float = 0.0
-    ends_at: float | None = None
+    deadline: Deadline | None = None
 
 
 def carry_out(work: Work, *, say: Say, stop: StopSign, terminal: bool | None) -> SessionStats | None:
@@ -97,8 +96,8 @@ def carry_out(work: Work, *, say: Say, stop: StopSign, terminal: bool | None) ->
         tasks = [PartTask(part, only[part], turn) for part, turn in order.units]
     work.allowance.check()
     ending = work.allowance.ending(stop)
-    if work.ends_at is not None:
-        ending.by(time.monotonic() + work.ends_at - time.time(), OutOfTime())
+    if work.deadline is not None:
+        ending.before(work.deadline, OutOfTime())
     samples = Layout(work.path).throughput
     terminal = sys.stderr.isatty() if terminal is None else terminal
     with ProgressWatch(work.chunks, work.done, samples, say, terminal=terminal, run=work.run) as watch:
@@ -113,7 +112,7 @@ def carry_out(work: Work, *, say: Say, stop: StopSign, terminal: bool | None) ->
                     sizes=order.sizes if choice.name == "inline" else (),
                     tokens=work.allowance.tokens,
                     lease_patience_s=work.patience_s,
-                    ends_at=work.ends_at,
+                    deadline=work.deadline,
                 )
                 watch.begin()
                 run_parts(choice, setup, tasks, workers=work.workers, watch=watch, stop=ending, say=say)
@@ -123,7 +122,6 @@ def carry_out(work: Work, *, say: Say, stop: StopSign, terminal: bool | None) ->
             if ending.error is not None:
                 raise ending.error from None
             raise
-    add_up_expert_use(Layout(work.path))
     return watch.stats
 
 

@@ -8,6 +8,7 @@ import time
 import pytest
 
 import s1batch
+from s1batch.deadline import Deadline
 from s1batch.errors import LockedError, OutOfTime
 from s1batch.execution import RunOptions
 from s1batch.results.layout import Layout
@@ -30,11 +31,11 @@ def job(tmp_path):
 def test_a_run_ends_before_its_allocation_and_the_next_one_goes_on(job, tmp_path):
     end = time.time() + 2.5
     with pytest.raises(OutOfTime, match="the allocation ends before another answer could come"):
-        s1batch.run(job, tmp_path / "out", options=RunOptions(ends_at=end))
+        s1batch.run(job, tmp_path / "out", options=RunOptions(deadline=Deadline(end)))
     assert time.time() < end + 1
     before = s1batch.open_results(tmp_path / "out").scan(unfinished=True).collect().height
     assert 0 < before < 12
-    results = s1batch.run(job, tmp_path / "out", options=RunOptions(ends_at=time.time() + 600))
+    results = s1batch.run(job, tmp_path / "out", options=RunOptions(deadline=Deadline(time.time() + 600)))
     assert results.summary.added == 12 - before
     assert results.verify().complete
 

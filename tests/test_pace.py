@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from s1batch.deadline import Deadline
 from s1batch.engine.replay import ReplayEngine
 from s1batch.errors import OutOfTime
 from s1batch.pace import Pace, PacedEngine
@@ -29,7 +30,7 @@ def called(pace: Pace, clock: Clock, seconds: float, *, answered: bool = True) -
 
 def test_before_anything_was_answered_a_call_fits_until_the_end():
     clock = Clock()
-    pace = Pace(1010.0, clock)
+    pace = Pace(Deadline(1010.0), clock)
     assert pace.fits()
     clock.now = 1010.0
     assert not pace.fits()
@@ -37,7 +38,7 @@ def test_before_anything_was_answered_a_call_fits_until_the_end():
 
 def test_calls_as_slow_as_the_last_ones_must_end_in_time():
     clock = Clock()
-    pace = Pace(1100.0, clock)
+    pace = Pace(Deadline(1100.0), clock)
     for _ in range(4):
         called(pace, clock, 20.0)
     assert (clock.now, pace.expected_s, pace.fits()) == (1080.0, 20.0, False)
@@ -45,7 +46,7 @@ def test_calls_as_slow_as_the_last_ones_must_end_in_time():
 
 def test_one_straggler_in_a_hundred_does_not_end_an_allocation_early():
     clock = Clock()
-    pace = Pace(100_000.0, clock)
+    pace = Pace(Deadline(100_000.0), clock)
     called(pace, clock, 3600.0)
     for _ in range(99):
         called(pace, clock, 1.0)
@@ -54,14 +55,14 @@ def test_one_straggler_in_a_hundred_does_not_end_an_allocation_early():
 
 def test_what_failed_says_nothing_about_the_pace():
     clock = Clock()
-    pace = Pace(2000.0, clock)
+    pace = Pace(Deadline(2000.0), clock)
     called(pace, clock, 300.0, answered=False)
     assert pace.expected_s == 0.0
 
 
 def test_the_oldest_call_is_the_pace_until_one_has_ended():
     clock = Clock()
-    pace = Pace(1100.0, clock)
+    pace = Pace(Deadline(1100.0), clock)
     pace.begin()
     clock.now += 40
     pace.begin()
@@ -78,7 +79,9 @@ async def test_a_request_that_comes_too_late_is_not_asked():
 
     clock, late = Clock(), []
     engine = PacedEngine(
-        ReplayEngine(answer, model=ModelIdentity(name="x")), Pace(1010.0, clock), lambda: late.append(clock.now)
+        ReplayEngine(answer, model=ModelIdentity(name="x")),
+        Pace(Deadline(1010.0), clock),
+        lambda: late.append(clock.now),
     )
     assert (await engine.answer(ask("one"))).text == "{}"
     clock.now = 1011.0

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from s1batch.errors import ResultsError
+from s1batch.errors import ResultsError, StorageAway
 from s1batch.results.process import ProcessIdentity
 
 _TEMPORARY = re.compile(r"\..+\.(?P<machine>[0-9A-Za-z-]+_\d+)_(?P<pid>\d+)_[0-9a-f]{8}\.tmp")
@@ -34,11 +34,28 @@ _ADVICE = {
     errno.EMFILE: "too many open files: raise `ulimit -n` and run again to go on",
 }
 
+_PASSING = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EIO,
+        errno.ESTALE,
+        errno.ENOTCONN,
+        errno.ESHUTDOWN,
+        errno.ETIMEDOUT,
+        errno.EHOSTDOWN,
+        errno.EREMOTEIO,
+    }
+)
+"""What disks report while they are full, are mounted read-only, or do not answer (NFS, Lustre, GPFS)."""
+
 
 def results_error(error: OSError, path: Path) -> ResultsError:
     """Return the error for a person: what failed, on which file, and what to do."""
     advice = _ADVICE.get(error.errno or 0, "run again to go on when the cause is gone")
-    return ResultsError(f"{path}: {error.strerror or error}; {advice}")
+    kind = StorageAway if error.errno in _PASSING else ResultsError
+    return kind(f"{path}: {error.strerror or error}; {advice}")
 
 
 @contextmanager

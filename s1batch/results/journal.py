@@ -10,12 +10,13 @@ goes on there, and no answer of a model can contain a forged record.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import threading
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,9 @@ _LENGTH = struct.Struct("<I")
 
 FLUSH_EVERY_S = 0.3
 """Pause between two flushes; with the flush itself, data are on disk within the promised 0.5 s."""
+
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+"""A write that ends so was not taken; what was written before is as it was."""
 
 
 def frame(payload: bytes) -> bytes:
@@ -132,7 +136,7 @@ class JournalFlusher:
             self._dirty.discard(journal)
 
     def close(self) -> None:
-        """Flush what is left and end the thread."""
+        """Flush what is left, once, and end the thread."""
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -154,8 +158,10 @@ class JournalFlusher:
                 self._dirty.clear()
                 if not batch and self._closed:
                     return
-            for journal in batch:
-                journal.flush()
+            failed = [journal for journal in batch if not journal.flush()]
+            with self._wake:
+                if not self._closed:
+                    self._dirty.update(failed)
 
 
 class Journal:
@@ -164,14 +170,17 @@ class Journal:
     Args:
         path: A file that does not exist yet.
         flusher: What flushes it in the background.
+        mend: Called in the background, again and again, once flushing has failed; returns whether all records are safe
+            elsewhere.
 
     Raises:
         ResultsError: It cannot be created.
     """
 
-    def __init__(self, path: Path, flusher: JournalFlusher) -> None:
+    def __init__(self, path: Path, flusher: JournalFlusher, mend: Callable[[Journal], bool] | None = None) -> None:
         self.path = path
         self._flusher = flusher
+        self._mend = mend
         self._lock = threading.Lock()
         self._failure: OSError | None = None
         self._size = 0
@@ -197,15 +206,29 @@ class Journal:
                     written += os.write(handle, memoryview(record)[written:])
             except OSError as error:
                 self._cut_back(handle)
+                if error.errno not in _REFUSED:
+                    self._failure = self._failure or error
                 raise results_error(error, self.path) from error
             self._size += len(record)
         self._flusher.mark(self)
 
-    def flush(self) -> None:
-        """Flush to the disk; an error is kept and raised by the next `append` or `close`."""
+    @property
+    def is_broken(self) -> bool:
+        """Whether nothing can be appended any more, and records before may be lost: a disk forgets what it could not
+        flush.
+        """
+        return self._failure is not None
+
+    def flush(self) -> bool:
+        """Flush to the disk, and return whether all records are safe.
+
+        An error is kept and raised by the next `append` or `close`.
+        """
+        if self._failure is not None and self._handle is not None:
+            return self._mend is None or self._mend(self)
         with self._lock:
             if self._handle is None:
-                return
+                return True
             # The lock is not held during the slow part: appends go on. The duplicate cannot be closed meanwhile.
             handle = os.dup(self._handle)
             named, self._named = self._named, True
@@ -218,6 +241,7 @@ class Journal:
                 self._failure = self._failure or error
         finally:
             os.close(handle)
+        return self._failure is None
 
     def discard(self) -> None:
         """Close without flushing: the records are elsewhere already."""

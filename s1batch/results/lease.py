@@ -36,6 +36,9 @@ STALE_S = 60.0
 HEARTBEAT_S = 5.0
 """Pause between two heartbeats."""
 
+_LOOKS = 11
+"""How often the disk is tried while one watches whether a lease is touched."""
+
 
 class LeaseClock(Protocol):
     """The times that leases are judged by."""
@@ -128,20 +131,48 @@ def read_holder(path: Path) -> Holder | None:
 
 
 class Lease:
-    """A lease that this process holds; `lost` tells when another one took it over."""
+    """A lease that this process holds; `lost` tells when another one took it over.
 
-    def __init__(self, name: str, path: Path, token: str) -> None:
+    Args:
+        name: Its name.
+        path: Its file.
+        token: Its random identity.
+        clock: What stamps its file.
+        stale_s: Age without heartbeat after which others may take it over.
+    """
+
+    def __init__(self, name: str, path: Path, token: str, clock: LeaseClock, stale_s: float) -> None:
         self.name = name
         self.path = path
         self.token = token
         self.lost = False
+        self._clock = clock
+        self._stale_s = stale_s
+        self._seen = time.monotonic()
 
-    def check(self) -> None:
-        """Make sure that the lease is still held.
+    def beat(self) -> None:
+        """Give a sign of life if it is still held.
 
         Raises:
-            LockedError: This process was held up for so long that another one took over.
+            OSError: It cannot be given; whether the lease is held is not known then.
         """
+        holder = read_holder(self.path)
+        if holder is None or holder.token != self.token:
+            self.lost = True
+        else:
+            self._clock.touch(self.path)
+            self._seen = time.monotonic()
+
+    def check(self) -> None:
+        """Make sure that the lease is still held: where no heartbeat succeeded for long, look, and give one.
+
+        Raises:
+            LockedError: This process, or its disk, stood still for so long that another one took over.
+            ResultsError: The file cannot be read or touched.
+        """
+        if not self.lost and time.monotonic() - self._seen > self._stale_s / 4:
+            with results_errors(self.path):
+                self.beat()
         if self.lost:
             raise LockedError(f"{self.name}: another run took it over while this one stood still; run again to go on")
 
@@ -173,6 +204,7 @@ class LeaseKeeper:
         self._heartbeat_s = heartbeat_s
         self._lock = threading.Lock()
         self._held: dict[str, Lease] = {}
+        self._unreleased: dict[str, Lease] = {}
         self._gone: dict[ProcessIdentity, float] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -209,7 +241,9 @@ class LeaseKeeper:
                 if created is not None:
                     return created
                 holder = read_holder(path)
-                if holder is not None and not (self._is_stale(path, holder) and self._remove(path, holder.token)):
+                if holder is not None and holder.token in self._unreleased:
+                    self._release_again()
+                elif holder is not None and not (self._is_stale(path, holder) and self._remove(path, holder.token)):
                     raise LockedError(
                         f"{name} is held by {holder}; wait for it, or end it and run again "
                         f"(a lease without a sign of life for {self._stale_s:g} s is taken over)"
@@ -224,9 +258,11 @@ class LeaseKeeper:
         """Give a lease back; nothing happens when it was lost."""
         with self._lock:
             self._held.pop(lease.token, None)
-        # A lease that cannot be removed only goes stale: no reason to fail the work that was done under it.
+            self._unreleased[lease.token] = lease
+        # A lease that cannot be removed now is no reason to fail the work that was done under it. The thread tries
+        # again, because that of a living process of this host does not go stale; behind its end it does.
         with suppress(OSError):
-            self._remove(lease.path, lease.token)
+            self._release_again()
 
     def close(self) -> None:
         """Give all leases back and end the thread."""
@@ -235,6 +271,14 @@ class LeaseKeeper:
             self._thread.join()
         for lease in list(self._held.values()):
             self.release(lease)
+
+    def _release_again(self) -> None:
+        with self._lock:
+            waiting = list(self._unreleased.values())
+        for lease in waiting:
+            self._remove(lease.path, lease.token)
+            with self._lock:
+                self._unreleased.pop(lease.token, None)
 
     def _create(self, name: str, path: Path) -> Lease | None:
         token = secrets.token_hex(8)
@@ -250,7 +294,7 @@ class LeaseKeeper:
             raise
         finally:
             os.close(handle)
-        lease = Lease(name, path, token)
+        lease = Lease(name, path, token, self._clock, self._stale_s)
         with self._lock:
             self._held[token] = lease
             if self._thread is None:
@@ -268,7 +312,11 @@ class LeaseKeeper:
         age_s = (self._clock.file_time_ns(self._folder) - holder.touched_ns) / 1e9
         if abs(age_s) < self._stale_s:
             return False
-        self._clock.sleep(2 * self._heartbeat_s + 1)
+        # A disk that nobody can write, if for a second of this only, keeps the holder from its heartbeat as well.
+        watch_s = 2 * self._heartbeat_s + 1
+        for _ in range(_LOOKS):
+            self._clock.sleep(watch_s / _LOOKS)
+            self._clock.file_time_ns(self._folder)
         later = read_holder(path)
         stale = later is None or later == holder
         if stale and holder.process is not None:
@@ -324,12 +372,6 @@ class LeaseKeeper:
             for lease in held:
                 # A heartbeat that fails once is tried again; a lease that goes stale meanwhile shows as lost then.
                 with suppress(OSError):
-                    holder = read_holder(lease.path)
-                    if holder is not None and holder.token == lease.token:
-                        self._clock.touch(lease.path)
-                    elif not self._released(lease):
-                        lease.lost = True
-
-    def _released(self, lease: Lease) -> bool:
-        with self._lock:
-            return lease.token not in self._held
+                    lease.beat()
+            with suppress(OSError):
+                self._release_again()

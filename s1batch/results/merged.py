@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,6 +16,9 @@ from s1batch.results.atomic import atomic_path, make_folder
 from s1batch.results.layout import Layout
 from s1batch.results.part_files import PartFiles
 from s1batch.results.store import ResultsStore
+
+if TYPE_CHECKING:
+    import polars as pl
 
 PIECE_ROWS = 1024
 """Rows are merged in pieces of whole parts with at least so many rows."""
@@ -63,6 +66,8 @@ class _Pieces:
         self._columns = columns
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
+        import polars as pl
+
         tables = [self._store.schema.arrow.empty_table().select(self._columns)]
         files = self._store.files()
         for part in sorted(files.finished):
@@ -82,6 +87,8 @@ class _Pieces:
 
 def _write(layout: Layout, frames: Iterable[pl.DataFrame]) -> int:
     """Write frames with the same columns as one file; return the number of rows."""
+    import polars as pl
+
     make_folder(layout.merged)
     count = 0
     writer: pq.ParquetWriter | None = None

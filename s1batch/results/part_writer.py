@@ -6,6 +6,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from s1batch.errors import ResultsError
@@ -15,6 +16,7 @@ from s1batch.results.journal import Journal, JournalFlusher, read_journal
 from s1batch.results.journal_turns import OpenTurns, turn_payload
 from s1batch.results.layout import Layout
 from s1batch.results.lease import Lease
+from s1batch.results.patience import Patience
 from s1batch.results.process import ProcessIdentity
 from s1batch.results.rows_file import write_rows
 from s1batch.results.schema import RowSchema
@@ -81,6 +83,10 @@ def new_writer_name() -> str:
 class PartWriter:
     """Collects the rows of one part under its lease; made by `ResultsStore.open_part`, a context manager.
 
+    `finish` and `close` wait for a disk that is away; `append` and `append_turn`, which event loops call, do not, but
+    may be called again. When a journal can take no more, or could not be flushed, the next one begins with all that
+    this writer has appended so far.
+
     A part that is finished already opens too: then `finished` is true, `rows` holds all of it, and nothing more can be
     appended.
     """
@@ -93,6 +99,7 @@ class PartWriter:
         lease: Lease,
         flusher: JournalFlusher,
         on_close: Callable[[PartWriter], None],
+        patience: Patience,
         stored: Sequence[Row] | None = None,
     ) -> None:
         self.part = part
@@ -101,8 +108,11 @@ class PartWriter:
         self._lease = lease
         self._flusher = flusher
         self._on_close = on_close
+        self._patience = patience
         self._lock = threading.RLock()
         self._journal: Journal | None = None
+        self._is_aside = False  # what was appended may be lost with its journal
+        self._appended: dict[str, list[bytes]] = {}  # turns by chunk; nothing for one that has its row
         self._closed = False
         self._target = layout.part_rows(part)
         journals = part_journals(layout, part)
@@ -146,9 +156,10 @@ class PartWriter:
             known = self._rows.get(fitted.chunk_key)
             if known is not None:
                 return known
-            self._open_journal().append(payload)
+            self._put(payload)
             self._rows[fitted.chunk_key] = fitted
             self._turns.drop(fitted.chunk_key)
+            self._appended[fitted.chunk_key] = []
             return fitted
 
     def append_turn(self, chunk_key: str, number: int, turn: Turn) -> None:
@@ -165,7 +176,8 @@ class PartWriter:
         """
         payload = turn_payload(chunk_key, number, turn)
         with self._lock:
-            self._open_journal().append(payload)
+            self._put(payload)
+            self._appended.setdefault(chunk_key, []).append(payload)
 
     def turns(self, chunk_key: str) -> tuple[Turn, ...]:
         """Return the turns of a chunk without a row that earlier runs received, in order."""
@@ -185,18 +197,18 @@ class PartWriter:
             ResultsError: The rows are not exactly those of the plan, or the file cannot be written; the journal stays.
             LockedError: Another run took the part over.
         """
+        self._patience.through(partial(self._finish, order))
+
+    def _finish(self, order: Sequence[str]) -> None:
         with self._lock:
             if self._closed:
                 raise ValueError(f"part {self.part} is closed")
             self._check_complete(order)
-            if self.finished:
-                return
-            self._lease.check()
-            write_rows(self._target, self._schema, [self._rows[key] for key in order])
-            self.finished = True
-            if self._journal is not None:
-                self._journal.discard()
-                self._journal = None
+            if not self.finished:
+                self._lease.check()
+                write_rows(self._target, self._schema, [self._rows[key] for key in order])
+                self.finished = True
+                self._set_aside()
             remove_journals(self._layout, part_journals(self._layout, self.part))
 
     def close(self) -> None:
@@ -209,19 +221,70 @@ class PartWriter:
             if self._closed:
                 return
             self._closed = True
-            try:
-                if self._journal is not None:
-                    self._journal.close()
-            finally:
-                self._on_close(self)
+        try:
+            if not self.finished:
+                self._patience.through(self._end_journal)
+        finally:
+            with self._lock:
+                self._set_aside()
+            self._on_close(self)
 
-    def _open_journal(self) -> Journal:
+    def _put(self, payload: bytes) -> None:
+        """Hand one record to the system; the caller holds the lock."""
         if self._closed or self.finished:
             raise ValueError(f"part {self.part} is {'closed' if self._closed else 'finished'}")
+        self._open_journal().append(payload)
+
+    def _open_journal(self) -> Journal:
+        if self._journal is not None and self._journal.is_broken:
+            self._set_aside()
         if self._journal is None:
-            path = self._layout.journal(self.part, new_writer_name())
-            self._journal = Journal(path, self._flusher)
+            self._journal, self._is_aside = self._new_journal(), False
         return self._journal
+
+    def _new_journal(self) -> Journal:
+        journal = Journal(self._layout.journal(self.part, new_writer_name()), self._flusher, self._mended)
+        try:
+            for key, turns in self._appended.items():
+                row = self._rows.get(key)
+                for payload in turns if row is None else [self._schema.row_to_json(row)]:
+                    journal.append(payload)
+        except BaseException:
+            journal.discard()
+            raise
+        return journal
+
+    def _set_aside(self) -> None:
+        """Append no more to this journal, which stays as long as the part is unfinished."""
+        if self._journal is not None:
+            self._journal.discard()
+            self._journal, self._is_aside = None, True
+
+    def _mended(self, journal: Journal) -> bool:
+        """Begin another journal where one could not be flushed; called in the background."""
+        with self._lock:
+            if self._closed or journal is not self._journal:
+                return True
+            try:
+                fresh = self._new_journal()
+            except ResultsError:
+                return False
+            journal.discard()
+            self._journal = fresh
+            return True
+
+    def _end_journal(self) -> None:
+        with self._lock:
+            if self._is_aside:
+                self._open_journal()
+            if self._journal is None:
+                return
+            try:
+                self._journal.close()
+            except ResultsError:
+                self._set_aside()
+                raise
+            self._journal = None
 
     def _check_complete(self, order: Sequence[str]) -> None:
         missing = [key for key in order if key not in self._rows]

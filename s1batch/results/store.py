@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from s1batch.results.layout import Layout
 from s1batch.results.lease import Lease, LeaseClock, LeaseKeeper, read_holder
 from s1batch.results.part_files import PartFiles, rows_folder
 from s1batch.results.part_writer import PartWriter, journal_rows, part_journals, remove_journals
+from s1batch.results.patience import Patience
 from s1batch.results.rearranging import take_out
 from s1batch.results.rows_file import check_columns, naming_damage, read_table, write_table
 from s1batch.results.schema import RowSchema
@@ -38,15 +40,25 @@ class ResultsStore:
         path: The directory. With a schema it is created when it is not there.
         schema: The columns of the rows; None opens what is there for reading.
         clock: What leases are judged by.
+        patience: How long to wait for the disk once there is a folder with results on it; not at all when left out.
 
     Raises:
         ConflictError: The directory holds rows with other columns.
         ResultsError: The directory cannot be read or written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], schema: RowSchema | None, clock: LeaseClock | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        schema: RowSchema | None,
+        clock: LeaseClock | None = None,
+        patience: Patience | None = None,
+    ) -> None:
         self.layout = Layout(Path(path))
-        self.schema = self._open_schema(schema)
+        self.patience = patience or Patience(self.layout.journals)
+        # A folder that cannot be made is a wrong one; a folder that was made is worth waiting for.
+        opening = partial(self._open_schema, schema)
+        self.schema = self.patience.through(opening) if self.layout.schema.exists() else opening()
         self._keeper = LeaseKeeper(self.layout.leases, clock=clock)
         self._flusher = JournalFlusher()
         self._open: set[PartWriter] = set()
@@ -72,6 +84,7 @@ class ResultsStore:
                 failures.append(error)
         self._flusher.close()
         self._keeper.close()
+        self.patience.close()
         if failures:
             raise failures[0]
 
@@ -96,8 +109,11 @@ class ResultsStore:
         Raises:
             LockedError: Another process holds it.
         """
-        with self._keeper.lease(name) as lease:
+        lease = self._acquired(name)
+        try:
             yield lease
+        finally:
+            self._keeper.release(lease)
 
     @contextmanager
     def gate(self) -> Iterator[Lease]:
@@ -106,7 +122,7 @@ class ResultsStore:
         Raises:
             LockedError: A run begins just now, or the files of rows are being changed.
         """
-        with self._keeper.lease(GATE) as lease:
+        with self.lease(GATE) as lease:
             yield lease
 
     @contextmanager
@@ -123,7 +139,7 @@ class ResultsStore:
         try:
             for name in self._lease_names():
                 if name not in mine and read_holder(self.layout.lease(name)) is not None:
-                    taken.append(self._keeper.acquire(name))
+                    taken.append(self._acquired(name))
             yield
         finally:
             for lease in taken:
@@ -135,6 +151,9 @@ class ResultsStore:
         Raises:
             ResultsError: Something cannot be renamed or removed.
         """
+        self.patience.through(self._settle)
+
+    def _settle(self) -> None:
         settle(self.layout)
         make_folder(self.layout.rows)
         self.tidy()
@@ -146,6 +165,9 @@ class ResultsStore:
             LockedError: Another process works on this part.
             ResultsError: What is there cannot be read.
         """
+        return self.patience.through(partial(self._open_part, part))
+
+    def _open_part(self, part: int) -> PartWriter:
         lease = self._keeper.acquire(self.layout.part_lease_name(part))
 
         def on_close(writer: PartWriter) -> None:
@@ -155,7 +177,7 @@ class ResultsStore:
         try:
             stored = self._stored(part)
             rows = None if stored is None else self._rows_of(stored, part)
-            writer = PartWriter(self.layout, self.schema, part, lease, self._flusher, on_close, rows)
+            writer = PartWriter(self.layout, self.schema, part, lease, self._flusher, on_close, self.patience, rows)
         except BaseException:
             self._keeper.release(lease)
             raise
@@ -178,8 +200,8 @@ class ResultsStore:
                 return 0
             with self.gate() as lease:
                 self.take_out([part], lease)
-        with self._keeper.lease(self.layout.part_lease_name(part)):
-            return supersede_part(self.layout, self.schema, part, outcomes)
+        with self.lease(self.layout.part_lease_name(part)):
+            return self.patience.through(partial(supersede_part, self.layout, self.schema, part, outcomes))
 
     def take_out(self, parts: Collection[int], lease: Lease) -> None:
         """Give parts that lie in large files files of their own; where there are none, nothing happens.
@@ -327,6 +349,9 @@ class ResultsStore:
         table = files.read(part)
         check_columns(files.path_of(part), self.schema, table)
         return self.schema.rows_from_table(table)
+
+    def _acquired(self, name: str) -> Lease:
+        return self.patience.through(partial(self._keeper.acquire, name))
 
     def _lease_names(self) -> list[str]:
         with results_errors(self.layout.leases):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from s1batch.errors import LockedError
 from s1batch.results.layout import Layout
+from s1batch.results.patience import Patience
 from s1batch.slurm.client import Slurm
 from s1batch.slurm.folder import SubmissionFolder
 from s1batch.slurm.progress import parts_done
@@ -42,7 +44,7 @@ def close_submission(
         folder: The submission's folder.
         slurm: Who is asked about stragglers.
         say: Receives lines for a person.
-        patience_s: How long stragglers are waited for.
+        patience_s: How long stragglers are waited for, and a disk that cannot be written.
         sleep: Waits.
 
     Returns:
@@ -50,6 +52,7 @@ def close_submission(
     """
     spec = folder.read_spec()
     results = Path(spec.results)
+    patience = Patience(results, patience_s, say)
     state = _settled(folder, slurm, patience_s, sleep)
     done = parts_done(results)
     found: dict[str, Any] = {"ended": time.time(), "complete": done.complete, "ok": False, "findings": []}
@@ -57,7 +60,7 @@ def close_submission(
         found["said"] = "no task came as far as a plan; the logs say why"
     else:
         if done.complete:
-            _tidy(results, say)
+            patience.through(partial(_tidy, results, say))
         found.update(_proof(results, say))
         missing = [shard.shard for shard in state.shards if shard.standing != "complete"]
         if missing:
@@ -66,7 +69,8 @@ def close_submission(
     for line in submission_lines(state, folder):
         say(line)
     say(found["said"])
-    folder.write_closing(found)
+    patience.through(partial(folder.write_closing, found))
+    patience.close()
     return 0 if found["ok"] and found["complete"] else 1
 
 

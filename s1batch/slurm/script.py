@@ -38,6 +38,8 @@ def array_script(spec: SubmissionSpec, number: int) -> str:
         f"--output {shlex.quote(spec.results)}",
         f'--shard "$shard/{spec.shards}"',
         *([f"--accept {shlex.quote(spec.accept)}"] if spec.accept else []),
+        *([f"--scheduler {shlex.quote(spec.scheduler)}"] if spec.scheduler else []),
+        *([f"--workers {spec.workers}"] if spec.workers is not None else []),
         f"--submission {shlex.quote(spec.folder)}",
     ]
     return _script(

@@ -55,6 +55,10 @@ class SubmissionSpec:
         closing_sbatch: Options of sbatch for it.
         signal_before_s: How long before its time limit a task is told to stop.
         requeues: How often a task may be put back into the queue at its time limit.
+        scheduler: Who runs the parts of a task, as `--scheduler` takes it; None: the job's.
+        workers: Worker processes of a task; None: the job's.
+        extended: Whether files that were not in the plan were added to it before.
+        retried: Outcomes whose rows were set free before, to be asked again.
     """
 
     name: str
@@ -76,6 +80,11 @@ class SubmissionSpec:
     closing_sbatch: Mapping[str, str | None]
     signal_before_s: int
     requeues: int
+    # Specifications that were written before these fields were there are read as well.
+    scheduler: str | None = None
+    workers: int | None = None
+    extended: bool = False
+    retried: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -102,7 +111,8 @@ class SubmissionSpec:
                 for each in fields.pop("arrays")
             )
             overrides, setup = tuple(fields.pop("overrides")), tuple(fields.pop("setup"))
-            return cls(arrays=arrays, overrides=overrides, setup=setup, **fields)
+            retried = tuple(fields.pop("retried", ()))
+            return cls(arrays=arrays, overrides=overrides, setup=setup, retried=retried, **fields)
         except (KeyError, TypeError, ValueError) as error:
             raise ResultsError(f"{where}: damaged, or written by another version: {error}") from error
 

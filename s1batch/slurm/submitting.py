@@ -17,7 +17,8 @@ from pathlib import Path
 from s1batch import __version__
 from s1batch.errors import LockedError, UsageError
 from s1batch.jobfile import LoadedJob
-from s1batch.records import OUTCOMES
+from s1batch.outcome_names import parse_outcomes
+from s1batch.records import Outcome
 from s1batch.results.layout import Layout
 from s1batch.results.lease import LeaseKeeper
 from s1batch.slurm.client import DEFAULT_MAX_ARRAY_SIZE, Slurm, SlurmError
@@ -53,6 +54,11 @@ class SubmitOptions:
         requeues: How often a task may be requeued at its time limit.
         accept: Outcomes besides ok that leave a task's exit code at 0.
         closing: Whether there is a closing job.
+        scheduler: Who runs the parts of a task; None: the job's.
+        workers: Worker processes of a task; None: the job's.
+        plan: Whether the plan is made before anything is submitted.
+        extend: Whether files that are not in the plan are added to it before.
+        retry: Outcomes whose rows are set free before, to be asked again.
     """
 
     shards: int
@@ -66,6 +72,20 @@ class SubmitOptions:
     requeues: int | None = None
     accept: str | None = None
     closing: bool = True
+    scheduler: str | None = None
+    workers: int | None = None
+    plan: bool = False
+    extend: bool = False
+    retry: tuple[Outcome, ...] = ()
+
+    @property
+    def changes_results(self) -> bool:
+        """Whether something is done to the results before anything is submitted."""
+        return self.plan or self.extend or bool(self.retry)
+
+    def results(self, loaded: LoadedJob) -> Path:
+        """Return the results folder."""
+        return Path(os.path.abspath(self.output if self.output is not None else loaded.output))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +115,9 @@ def prepare(loaded: LoadedJob, options: SubmitOptions, site: SlurmSite, slurm: S
     """
     if loaded.path is None:
         raise UsageError("a submission needs a job file: tasks read it again")
-    _check_accept(options.accept)
-    results = Path(os.path.abspath(options.output if options.output is not None else loaded.output))
+    if options.accept is not None:
+        parse_outcomes("--accept", options.accept)
+    results = options.results(loaded)
     for path in (str(loaded.path), str(results), os.getcwd()):
         if any(character in path for character in "\r\n"):
             raise UsageError(f"{path!r}: a line break in a path would break the scripts; rename it")
@@ -118,6 +139,7 @@ def prepare(loaded: LoadedJob, options: SubmitOptions, site: SlurmSite, slurm: S
     flags = joined(site.array_flags(), options.sbatch)
     lead = options.signal_before_s if options.signal_before_s is not None else site.signal_before_s
     _check_time(flags, lead)
+    flags = _with_nodes(flags, loaded)
     name = new_name(time.time(), secrets.token_hex(2))
     spec = SubmissionSpec(
         name=name,
@@ -139,6 +161,10 @@ def prepare(loaded: LoadedJob, options: SubmitOptions, site: SlurmSite, slurm: S
         closing_sbatch=closing_flags(flags, site.closing_flags()),
         signal_before_s=lead,
         requeues=options.requeues if options.requeues is not None else site.requeue,
+        scheduler=options.scheduler,
+        workers=options.workers,
+        extended=options.extend,
+        retried=options.retry,
     )
     scripts = tuple(array_script(spec, number) for number in range(len(spec.arrays)))
     return Prepared(spec=spec, arrays=scripts, closing=closing_script(spec) if spec.closing else None)
@@ -222,10 +248,23 @@ def dry_run_lines(prepared: Prepared) -> list[str]:
     return lines
 
 
-def _check_accept(accept: str | None) -> None:
-    for name in accept.split(",") if accept is not None else ():
-        if name.strip() not in OUTCOMES:
-            raise UsageError(f"--accept {accept}: {name!r} is no outcome (valid: {', '.join(OUTCOMES)})")
+def _with_nodes(flags: dict[str, str | None], loaded: LoadedJob) -> dict[str, str | None]:
+    """Return options with the nodes that the job's engine spans, where it names a number.
+
+    Raises:
+        UsageError: They ask for another number.
+    """
+    nodes = getattr(loaded.spec.engine, "nodes", None)
+    if not isinstance(nodes, int):
+        return flags
+    asked = flags.get("nodes")
+    if asked is None:
+        return {**flags, "nodes": str(nodes)} if nodes > 1 else flags
+    if asked != str(nodes):
+        raise UsageError(
+            f"--sbatch nodes={asked}: the job's engine spans {nodes} (engine.nodes); leave it out, or set both alike"
+        )
+    return flags
 
 
 def _check_time(flags: Flags, lead_s: int) -> None:

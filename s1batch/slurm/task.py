@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from s1batch.errors import BudgetSpent, Interrupted, OutOfTime, ResultsError, S1BatchError
+from s1batch.errors import BudgetSpent, Interrupted, OutOfTime, ResultsError, S1BatchError, StorageAway
 from s1batch.slurm.client import Slurm, SlurmError, SlurmPrograms
 from s1batch.slurm.folder import ShardNote, SubmissionFolder
 from s1batch.stopping import Stop
@@ -104,8 +104,11 @@ def task_of(
 
 
 def at_limit(error: BaseException, stop: Stop) -> bool:
-    """Whether a run ended because the time of its task was over, and would go on in another one."""
-    if isinstance(error, BudgetSpent) or not isinstance(error, Interrupted):
+    """Whether a run ended because the time of its task was over, and would go on in another one.
+
+    That may come while a task waits for its disk, and then ends for that reason.
+    """
+    if isinstance(error, BudgetSpent) or not isinstance(error, Interrupted | StorageAway):
         return False
     return isinstance(error, OutOfTime) or stop.at_limit
 

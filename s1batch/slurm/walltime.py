@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 
+from s1batch.deadline import Deadline
 from s1batch.slurm.client import Slurm, SlurmPrograms
 
 RESERVE_S = 30.0
@@ -31,7 +32,20 @@ def allocation_end(environment: Mapping[str, str] = os.environ, slurm: Slurm | N
     return end if end is not None and end > time.time() else None
 
 
-def working_end(environment: Mapping[str, str] = os.environ) -> float | None:
-    """Return by when a run in this allocation must be over, seconds since 1970; None when it has no limit."""
-    end = allocation_end(environment)
-    return None if end is None else end - RESERVE_S
+def working_deadline(environment: Mapping[str, str] = os.environ, slurm: Slurm | None = None) -> Deadline | None:
+    """Return by when a run in this allocation must be over, which moves with its limit; None when it has no limit.
+
+    Args:
+        environment: See `allocation_end`.
+        slurm: Who is asked, now where the environment says nothing, and again later.
+    """
+    end = allocation_end(environment, slurm)
+    if end is None:
+        return None
+    job, asked = environment["SLURM_JOB_ID"], slurm or SlurmPrograms()
+
+    def look() -> float | None:
+        now = asked.end_time(job)
+        return None if now is None else now - RESERVE_S
+
+    return Deadline(end - RESERVE_S, look)

@@ -193,7 +193,6 @@ def in_allocation(setup: SessionSetup, site: SlurmSite, workers: int | None, par
             client=client,
             at_start=total,
             threads=threads,
-            grows=True,
             step=step,
             log=log,
             expected=total,

@@ -76,9 +76,12 @@ def stop_worker(plugin: str, at_limit: bool, dask_worker: Any) -> None:
     _plugin(dask_worker, plugin).stop(at_limit=at_limit)
 
 
-def share_worker(plugin: str, sessions: int, dask_worker: Any) -> None:
-    """Tell a worker how many share the engine's endpoints."""
-    _plugin(dask_worker, plugin).share_with(sessions)
+def tell_worker(plugin: str, sessions: int, ends_at: float | None, dask_worker: Any) -> None:
+    """Tell a worker how many share the engine's endpoints, and when the run must be over."""
+    held = _plugin(dask_worker, plugin)
+    held.share_with(sessions)
+    if ends_at is not None:
+        held.end_with(ends_at)
 
 
 def worker_stats(plugin: str, dask_worker: Any) -> SessionStats | None:

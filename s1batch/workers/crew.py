@@ -40,7 +40,6 @@ class Crew:
         at_start: Workers to reckon with before any is heard of.
         threads: Parts that each of them runs at a time; None: that is their own affair.
         owned: Whether they are there for this run only.
-        grows: Whether workers come and go while the run goes on.
         lifetime: When each of them leaves.
         say: Receives lines for a person.
     """
@@ -49,7 +48,6 @@ class Crew:
     at_start: int
     threads: int | None = None
     owned: bool = True
-    grows: bool = False
     lifetime: Lifetime = field(default_factory=Lifetime)
     say: Callable[[str], None] = lambda line: None
     _next_tell: float = field(default=0.0, init=False)
@@ -103,7 +101,7 @@ def connected(address: str, say: Callable[[str], None]) -> Iterator[Crew]:
         raise UsageError(f"--scheduler {address}: no Dask scheduler answers there: {error}") from error
     with client, client.as_current():
         workers = len(client.scheduler_info(n_workers=-1)["workers"])
-        yield Crew(client=client, at_start=max(1, workers), owned=False, grows=True, say=say)
+        yield Crew(client=client, at_start=max(1, workers), owned=False, say=say)
 
 
 @contextmanager

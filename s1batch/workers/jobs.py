@@ -227,7 +227,6 @@ def in_jobs(setup: SessionSetup, site: SlurmSite, workers: int | None, parts: in
             client=client,
             at_start=most,
             threads=threads,
-            grows=True,
             lifetime=Lifetime(lifetime_s=site.workers.lifetime_s, stagger_s=site.workers.stagger_s),
             cluster=cluster,
             book=book,

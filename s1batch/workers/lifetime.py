@@ -7,7 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from s1batch.slurm.walltime import working_end
+from s1batch.slurm.walltime import working_deadline
+
+
+def allocation_limit() -> float | None:
+    """Return by when work in this process's allocation must be over, seconds since 1970; None: there is no limit."""
+    deadline = working_deadline()
+    return None if deadline is None else deadline.at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +31,7 @@ class Lifetime:
     def ends_at(
         self,
         now: float | None = None,
-        allocation: Callable[[], float | None] = working_end,
+        allocation: Callable[[], float | None] = allocation_limit,
         draw: Callable[[], float] = random.random,
     ) -> float | None:
         """Return by when this worker must have left, seconds since 1970; None: it need not leave.

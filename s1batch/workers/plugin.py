@@ -14,6 +14,7 @@ from typing import Any
 from distributed import WorkerPlugin
 from distributed.core import Status
 
+from s1batch.deadline import Deadline
 from s1batch.errors import Interrupted, OutOfTime, S1BatchError
 from s1batch.part_runner import PartSummary
 from s1batch.process_settings import give_back_memory, settle_process
@@ -22,6 +23,9 @@ from s1batch.session import Session, SessionSetup, SessionStats
 from s1batch.workers.lifetime import Lifetime
 
 LOOK_EVERY_S = 0.5
+
+SAME_S = 1.0
+"""Times that differ by no more are one: that of the allocation which worker and run are in."""
 
 GATHER_S = 10.0
 """How long a worker that leaves waits until the client has taken what its parts ended with."""
@@ -107,6 +111,11 @@ class SessionPlugin(WorkerPlugin):
         if self._session is not None:
             self._session.share_with(sessions)
 
+    def end_with(self, run_ends_at: float) -> None:
+        """Say when the run must be over, in case its limit was moved; a worker that leaves before that still does."""
+        if self._setup.deadline is not None:
+            self._setup.deadline.at = run_ends_at
+
     def stats(self) -> SessionStats | None:
         """Return the session's counters, if a part has opened it."""
         return self._session.stats() if self._session is not None else None
@@ -127,8 +136,8 @@ class SessionPlugin(WorkerPlugin):
                 setup = replace(self._setup, share=self._share)
                 end = self._lifetime.ends_at()
                 # In the run's own allocation a worker ends with the run, not before it.
-                if end is not None and (setup.ends_at is None or end < setup.ends_at - 1):
-                    setup = replace(setup, ends_at=end)
+                if end is not None and (setup.deadline is None or end < setup.deadline.at - SAME_S):
+                    setup = replace(setup, deadline=Deadline(end))
                     self._leaves_first = True
                     self._worker.loop.add_callback(self._leave, end)
                 self._session = Session(setup).__enter__()

@@ -23,7 +23,7 @@ from s1batch.results.store import ResultsStore
 from s1batch.scheduler import POLL_S, PartTask, Watch
 from s1batch.session import SessionSetup, SessionStats
 from s1batch.stopping import Ending, StopSign
-from s1batch.workers.calls import Died, read_mark, run_alone, run_one, share_worker, stop_worker, worker_stats
+from s1batch.workers.calls import Died, read_mark, run_alone, run_one, stop_worker, tell_worker, worker_stats
 from s1batch.workers.crew import Crew
 from s1batch.workers.plugin import Leaves
 from s1batch.workers.suspects import GIVEN_UP_IN_A_ROW, TRIES, Suspect
@@ -83,7 +83,7 @@ class Submission:
         self._stop = stop
         self._width = setup.loaded.spec.run.parts_in_flight
         self._counters = Counters()
-        self._shared_by: frozenset[str] = frozenset()
+        self._told: tuple[frozenset[str], float | None] | None = None
         self._error: S1BatchError | None = None
         self._next_look = 0.0
         self._left = 0
@@ -117,9 +117,11 @@ class Submission:
             return
         self._counters.take(self._client.run(worker_stats, self._plugin, on_error="ignore"))
         alive = self._counters.alive
-        if alive and alive != self._shared_by and self._crew.grows:
-            self._client.run(share_worker, self._plugin, len(alive), on_error="ignore")
-            self._shared_by = alive
+        deadline = self._setup.deadline
+        tell = (alive, None if deadline is None else deadline.at)
+        if alive and tell != self._told:
+            self._client.run(tell_worker, self._plugin, len(alive), tell[1], on_error="ignore")
+            self._told = tell
         total = self._counters.total
         self._watch.tick(total)
         budget = self._setup.tokens

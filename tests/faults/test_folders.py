@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 
 import s1batch
 from tests.faults.runs import CHUNKS, ROOT, one_line, rows, run, start, stored, wait_for_journal
+
+IMPATIENT = ("--set", "run.storage_patience_s=0")
 
 
 def check_going_on(job, undisturbed, known=()):
@@ -80,13 +83,54 @@ def test_half_written_files_of_dead_runs_are_no_rows_and_are_removed(job, undist
 def test_a_full_disk_ends_the_run_with_a_line_and_space_lets_it_go_on(job, undisturbed):
     """ENOSPC at every write, from some moment on."""
     flag = job.parent / "full"
-    running = start(job, sabotage={"full_flag": flag, "below": job.parent / "out"})
+    running = start(job, *IMPATIENT, sabotage={"full_flag": flag, "below": job.parent / "out"})
     wait_for_journal(job.parent / "out", running, 30_000)
     flag.touch()
     assert running.wait(60) == 1, running.said
     running.wait_for_children()
     assert "the disk is full" in one_line(running.said)
     known = stored(job.parent / "out")["fingerprint"]
+    flag.unlink()
+    check_going_on(job, undisturbed, known)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"), [("full_flag", "the disk is full"), ("read_only_flag", "the file system is read-only")]
+)
+def test_a_disk_that_comes_back_is_waited_for_and_nothing_is_asked_twice(trouble, words, job, undisturbed):
+    """The run that was under way goes on by itself, and asks nothing while answers could not be stored."""
+    flag, out, asked = job.parent / "flag", job.parent / "out", job.parent / "asked"
+    running = start(job, sabotage={trouble: flag, "below": out})
+    wait_for_journal(out, running, 30_000)
+    flag.touch()
+    time.sleep(1.5)
+    meanwhile = asked.read_text()
+    time.sleep(1.0)
+    assert asked.read_text() == meanwhile, "questions were asked whose answers could not be stored"
+    flag.unlink()
+    assert running.wait(60) == 0, running.said
+    running.wait_for_children()
+    assert words in running.said
+    assert "the results folder can be written again after" in running.said
+    assert rows(out).equals(undisturbed)
+    assert s1batch.open_results(out).verify().ok
+    fingerprints = asked.read_text().split()
+    assert len(fingerprints) == len(set(fingerprints)), "an answer was lost on the way"
+
+
+def test_a_disk_that_stays_away_ends_the_run_and_says_what_is_lost(job, undisturbed):
+    flag, out = job.parent / "full", job.parent / "out"
+    running = start(job, "--set", "run.storage_patience_s=2", sabotage={"full_flag": flag, "below": out})
+    wait_for_journal(out, running, 30_000)
+    flag.touch()
+    assert running.wait(60) == 1, running.said
+    running.wait_for_children()
+    assert "waiting up to 2 s, asking nothing new: " in running.said
+    assert "the disk is full: free some space and run again to go on (run.storage_patience_s: 2 s)" in running.said
+    known = stored(out)["fingerprint"]
+    asked = (job.parent / "asked").read_text().split()
+    (lost,) = re.findall(r"^(\d+) rows? could not be stored: these answers are lost", running.said, re.MULTILINE)
+    assert len(asked) - known.len() <= int(lost), "every answer that is not on file was told of"
     flag.unlink()
     check_going_on(job, undisturbed, known)
 
@@ -115,7 +159,7 @@ def test_a_file_system_that_is_really_full(size, job, undisturbed, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     with mounted("-t", "tmpfs", "-o", f"size={size}", "none", str(out)) as remount:
-        ended = run(job)
+        ended = run(job, *IMPATIENT)
         assert ended.process.returncode == 1, ended.said
         assert "the disk is full" in one_line(ended.said)
         remount("size=64m")
@@ -126,7 +170,7 @@ def test_a_file_system_that_is_really_full(size, job, undisturbed, tmp_path):
 def test_a_folder_that_turns_read_only_for_a_while(job, undisturbed):
     """EROFS at everything that changes the folder, from some moment on."""
     flag = job.parent / "read-only"
-    running = start(job, sabotage={"read_only_flag": flag, "below": job.parent / "out"})
+    running = start(job, *IMPATIENT, sabotage={"read_only_flag": flag, "below": job.parent / "out"})
     wait_for_journal(job.parent / "out", running, 30_000)
     flag.touch()
     assert running.wait(60) == 1, running.said
@@ -145,7 +189,7 @@ def test_a_file_system_that_is_mounted_read_only(job, undisturbed, tmp_path):
     with mounted("-t", "tmpfs", "-o", "size=64m", "none", str(out)) as remount:
         known = killed_in_the_middle(job)["fingerprint"]
         remount("ro")
-        ended = run(job)
+        ended = run(job, *IMPATIENT)
         assert ended.process.returncode == 1, ended.said
         assert "the file system is read-only" in one_line(ended.said)
         remount("rw")

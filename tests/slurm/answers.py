@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+from s1batch.errors import EngineError
 from s1batch.records import Request
 
 
@@ -24,4 +25,11 @@ async def by_worker(request: Request) -> str:
     with (Path(os.environ["ASKED"]) / os.environ.get("SLURM_JOB_ID", "none")).open("a") as file:
         file.write(f"{request.fingerprint} {os.environ.get('SLURMD_NODENAME', 'none')}\n")
     await asyncio.sleep(float(os.environ.get("ANSWER_S", "1")) if "slow" in request.text else 0.01)
+    return json.dumps({"length": len(request.text)})
+
+
+def mended(request: Request) -> str:
+    """Fail until the file that MENDED names is there."""
+    if not Path(os.environ["MENDED"]).exists():
+        raise EngineError("server_error", "out of order")
     return json.dumps({"length": len(request.text)})

@@ -1,4 +1,4 @@
-"""Clusters for tests on a real Slurm: each module that asks for one has it for itself.
+"""A job of sixteen rows, and clusters for tests on a real Slurm: each module that asks for one has it for itself.
 
 A test with a cluster takes its time: mark its module `slow`, and give it a timeout.
 """
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.slurm.cluster import CannotRun, Cluster
 
@@ -48,3 +49,23 @@ def cluster(request) -> Cluster:
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Cluster)
     return found
+
+
+@pytest.fixture
+def job(tmp_path):
+    (tmp_path / "names.csv").write_text("name\n" + "".join(f"m{number}\n" for number in range(16)))
+    schema = {"type": "object", "properties": {"length": {"type": "integer"}}, "required": ["length"]}
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "name": "two words",
+                "source": {"kind": "table", "path": "names.csv"},
+                "job": {"kind": "ask", "prompt": "Is {{ name }} a mineral?", "schema": schema},
+                "engine": {"kind": "replay", "function": "tests.answers:echo"},
+                "run": {"part_chunks": 2},
+                "output": "out",
+            }
+        )
+    )
+    return path

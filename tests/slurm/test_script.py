@@ -34,9 +34,12 @@ SITE = spec(
     signal_before_s=300,
 )
 
+CREW = spec(scheduler="allocation", workers=6, sbatch={"nodes": "2"}, retried=("failed",), extended=True)
+
 SCRIPTS = {
     "array.sh": array_script(PLAIN, 0),
     "close.sh": closing_script(PLAIN),
+    "crew-array.sh": array_script(CREW, 0),
     "site-array-0.sh": array_script(SITE, 0),
     "site-array-1.sh": array_script(SITE, 1),
     "site-close.sh": closing_script(SITE),

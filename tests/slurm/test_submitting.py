@@ -6,57 +6,23 @@ import time
 
 import orjson
 import pytest
-import yaml
 
 import s1batch
 from s1batch.errors import LockedError, ResultsError, UsageError
 from s1batch.execution import RunOptions
-from s1batch.jobfile import load_job
 from s1batch.slurm.cancelling import cancel
 from s1batch.slurm.client import SlurmError
 from s1batch.slurm.closing import close_submission
 from s1batch.slurm.folder import ShardNote, SubmissionFolder, submissions
 from s1batch.slurm.progress import parts_done
-from s1batch.slurm.site import SlurmSite
 from s1batch.slurm.spec import SubmissionSpec, SubmittedJobs
 from s1batch.slurm.state import UNKNOWN_S, submission_state, submission_states
 from s1batch.slurm.state_report import submission_dict, submission_lines
-from s1batch.slurm.submitting import SubmitOptions, dry_run_lines, prepare, submit
+from s1batch.slurm.submitting import dry_run_lines
 from s1batch.subset import Shard
 from tests.slurm.fake import FakeSlurm, task
+from tests.slurm.prepared import prepared, submitted
 from tests.slurm.specs import spec
-
-
-@pytest.fixture
-def job(tmp_path):
-    (tmp_path / "names.csv").write_text("name\n" + "".join(f"m{number}\n" for number in range(16)))
-    schema = {"type": "object", "properties": {"length": {"type": "integer"}}, "required": ["length"]}
-    path = tmp_path / "job.yaml"
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "name": "two words",
-                "source": {"kind": "table", "path": "names.csv"},
-                "job": {"kind": "ask", "prompt": "Is {{ name }} a mineral?", "schema": schema},
-                "engine": {"kind": "replay", "function": "tests.answers:echo"},
-                "run": {"part_chunks": 2},
-                "output": "out",
-            }
-        )
-    )
-    return path
-
-
-def prepared(job, slurm, *, site=None, said=None, **options):
-    asked = SubmitOptions(**{"shards": 8, **options})
-    say = said.append if said is not None else lambda line: None
-    return prepare(load_job(job), asked, site or SlurmSite(), slurm, say)
-
-
-def submitted(job, slurm, **options):
-    submit(prepared(job, slurm, **options), slurm, lambda line: None)
-    *_, folder = submissions(job.parent / "out")
-    return folder
 
 
 def run_shards(job, *shards, count=8):

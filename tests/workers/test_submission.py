@@ -63,7 +63,7 @@ def submission(tmp_path, watch, workers, stop=None):
         Client(cluster, set_as_default=False) as client,
         client.as_current(),
     ):
-        crew = Crew(client=client, at_start=workers, threads=THREADS, owned=False, grows=True)
+        crew = Crew(client=client, at_start=workers, threads=THREADS, owned=False)
         client.register_plugin(Slow(setup, crew.lifetime, owns_process=False), name="test")
         yield cluster, Submission(crew, setup, "test", watch, stop or threading.Event())
 

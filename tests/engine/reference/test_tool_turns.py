@@ -81,6 +81,9 @@ async def converse(engine: ReferenceEngine, request: Request, kept: list[Turn]) 
     async def never() -> None:
         raise AssertionError("with tools the question is kept")
 
+    async def keep(number: int, turn: Turn) -> None:
+        kept.append(turn)
+
     conversation = Conversation(
         job=AskJob(
             question=Question(
@@ -94,7 +97,7 @@ async def converse(engine: ReferenceEngine, request: Request, kept: list[Turn]) 
         admit=engine.admit,
         judge=interpret_text,
         again=never,
-        keep=lambda number, turn: kept.append(turn),
+        keep=keep,
     )
     return await conversation.hold([request])
 

@@ -1,0 +1,183 @@
+"""Waiting for the disk of a results folder that is full, read-only or out of reach, and comes back.
+
+Whoever cannot write waits for a bounded time and tries again. While anybody waits, one thread writes a small file
+beside the journals, again and again; only when that succeeds are the others let on, so that a thousand answers that
+wait cost no more than one, and an event loop touches no disk that does not answer. Answers stay in memory meanwhile,
+and nothing new is asked (`is_away`), which bounds what is lost if the disk stays away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from s1batch.errors import StorageAway
+from s1batch.results.atomic import temporary_path
+from s1batch.results.process import ProcessIdentity
+
+T = TypeVar("T")
+
+LOOK_EVERY_S = 0.5
+"""Pause between two looks at a disk that is away."""
+
+_PROBE_BYTES = 64 << 10
+"""What must fit on a disk that was full, so that not every small write goes wrong again."""
+
+_QUIET_S = 10.0
+"""A disk that goes away again sooner than this is no news."""
+
+_POLL_S = 0.1
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+class Patience:
+    """How long the writers of one process wait for one results folder.
+
+    Args:
+        folder: Where the small file is written.
+        patience_s: How long each waits at most.
+        say: Receives a line when the disk goes away, and one when it is back.
+        stopped: Says that nobody shall wait any more.
+        look_every_s: Pause between two looks.
+
+    Attributes:
+        lost: Rows and turns that could not be stored in the end.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        patience_s: float = 0.0,
+        say: Callable[[str], None] = _silent,
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+        look_every_s: float = LOOK_EVERY_S,
+    ) -> None:
+        self._folder = folder
+        self._patience_s = patience_s
+        self._say = say
+        self._stopped = stopped
+        self._look_every_s = look_every_s
+        self._lock = threading.Lock()
+        self._since: float | None = None
+        self._back_at = -_QUIET_S
+        self._latest = float("inf")
+        self._closed = threading.Event()
+        self.lost = 0
+
+    @property
+    def is_away(self) -> bool:
+        """Whether somebody could not write, and the disk is not back."""
+        return self._since is not None
+
+    def by(self, deadline: float) -> None:
+        """Let nobody wait beyond a moment of the monotonic clock."""
+        self._latest = min(self._latest, deadline)
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closed.set()
+
+    def through(self, do: Callable[[], T]) -> T:
+        """Do something that writes; as long as the disk is away, wait and do it again. Blocks the thread.
+
+        Raises:
+            StorageAway: It stayed away.
+        """
+        give_up: float | None = None
+        while True:
+            try:
+                return do()
+            except StorageAway as error:
+                give_up = self._failed(error, give_up)
+                while not self._is_over(error, give_up):
+                    time.sleep(_POLL_S)
+
+    async def through_async(self, do: Callable[[], T]) -> T:
+        """Do the same on an event loop, for something whose write is small; what is given up on is counted as lost.
+
+        Raises:
+            StorageAway: The disk stayed away.
+        """
+        give_up: float | None = None
+        try:
+            while True:
+                try:
+                    return do()
+                except StorageAway as error:
+                    give_up = self._failed(error, give_up)
+                    while not self._is_over(error, give_up):  # noqa: ASYNC110  (a thread looks, and knows no loop)
+                        await asyncio.sleep(_POLL_S)
+        except BaseException:
+            self.lost += 1
+            raise
+
+    def _failed(self, error: StorageAway, give_up: float | None) -> float:
+        """Note that something could not be written; return until when that is tried."""
+        now = time.monotonic()
+        if self._patience_s <= 0 or now >= self._latest:
+            raise error
+        with self._lock:
+            begins = self._since is None
+            if begins:
+                self._since = now
+        if begins:
+            if now - self._back_at > _QUIET_S:
+                self._say(f"waiting up to {self._patience_s:g} s, asking nothing new: {error}")
+            threading.Thread(target=self._look, args=(now,), name="s1batch-storage-look", daemon=True).start()
+        return now + self._patience_s if give_up is None else give_up
+
+    def _is_over(self, error: StorageAway, give_up: float) -> bool:
+        """Whether to try again now.
+
+        Raises:
+            StorageAway: To try no more.
+        """
+        if not self.is_away:
+            return True
+        if self._stopped():
+            self.by(time.monotonic())
+        if time.monotonic() < min(give_up, self._latest):
+            return False
+        self.by(time.monotonic())  # what others hold is not stored either
+        raise StorageAway(f"{error} (run.storage_patience_s: {self._patience_s:g} s)") from error
+
+    def _look(self, began: float) -> None:
+        while not self._closed.wait(self._look_every_s):
+            try:
+                _probe(self._folder)
+            except OSError:
+                continue
+            now = time.monotonic()
+            if now - self._back_at > _QUIET_S:
+                self._say(f"the results folder can be written again after {now - began:.0f} s; going on")
+            self._back_at = now
+            with self._lock:
+                self._since = None
+            return
+
+
+def _probe(folder: Path) -> None:
+    """Write a file that a killed process leaves as one of its temporary files.
+
+    Raises:
+        OSError: As the system reports it.
+    """
+    path = temporary_path(folder / "probe", ProcessIdentity.current())
+    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        data = os.urandom(_PROBE_BYTES)
+        while data:
+            data = data[os.write(handle, data) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+        os.unlink(path)
