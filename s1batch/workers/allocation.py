@@ -182,7 +182,7 @@ def in_allocation(setup: SessionSetup, site: SlurmSite, workers: int | None, par
                 workers={}, scheduler={"cls": Scheduler, "options": options}, silence_logs=logging.ERROR
             )
         stack.enter_context(cluster)
-        command = step_command(allocation, each, threads, cluster.scheduler.address, site.workers)
+        command = step_command(allocation, each, threads, cluster.scheduler_address, site.workers)
         step = stack.enter_context(_started(command, log))
         client = stack.enter_context(Client(cluster, set_as_default=False))
         stack.enter_context(client.as_current())

@@ -9,14 +9,14 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import dask
-from dask_jobqueue import JobQueueCluster
+from dask_jobqueue.core import JobQueueCluster
 from dask_jobqueue.slurm import SLURMJob
 from distributed import Client
 from distributed.deploy.spec import ProcessInterface
@@ -197,7 +197,7 @@ def in_jobs(setup: SessionSetup, site: SlurmSite, workers: int | None, parts: in
     Raises:
         S1BatchError: Slurm cannot be asked.
     """
-    slurm, most = SlurmPrograms(), min(workers or site.workers.most, max(parts, 1))
+    slurm, most = SlurmPrograms(outside_of_jobs()), min(workers or site.workers.most, max(parts, 1))
     threads = threads_of(parts, most, setup.loaded.spec.run.parts_in_flight)
     results = Path(os.path.abspath(setup.results))
     script = _script(site, results, setup.run, threads)
@@ -209,7 +209,7 @@ def in_jobs(setup: SessionSetup, site: SlurmSite, workers: int | None, parts: in
         stack.enter_context(dask.config.set(NEVER_LOST))
         with starting_scheduler(site.workers.interface):
             cluster = JobQueueCluster(
-                job_cls=WorkerJob,
+                job_cls=WorkerJob,  # type: ignore[arg-type]  # a class of jobs, which it takes for a job
                 config_name="slurm",
                 cores=threads,
                 memory="1 GB",  # dask-jobqueue wants a number; the script says what holds
@@ -256,6 +256,15 @@ def _script(site: SlurmSite, results: Path, run: str, threads: int) -> WorkerScr
         memory=memory_limit(flags.get("mem")),
         death_timeout_s=site.workers.death_timeout_s,
     )
+
+
+def outside_of_jobs(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment without what Slurm says of the job that the run itself may be in: workers inherit it."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(("SLURM_", "SLURMD_")) or name in ("SLURM_CONF", "SLURM_CLUSTERS")
+    }
 
 
 def memory_limit(mem: str | None) -> str | None:

@@ -105,7 +105,7 @@ def test_workers_killed_in_turn_cost_what_they_had_in_flight(where, job, undistu
     """Six kills, one worker after the other; at the end the rows are those of an undisturbed run."""
     out, asked, kills = job.parent / "out", job.parent / "asked", 6
     with ExitStack() as stack:
-        options = LOCAL
+        options: tuple[str, ...] = LOCAL
         if where == "address":
             address, _ = stack.enter_context(cluster(job.parent))
             options = ("--scheduler", address)

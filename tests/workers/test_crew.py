@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from s1batch.workers import crew as crew_module
 from s1batch.workers import jobs as jobs_module
 from s1batch.workers.crew import threads_of
 from s1batch.workers.jobqueue import import_jobqueue
-from s1batch.workers.jobs import JobBook, JobCrew, memory_limit
+from s1batch.workers.jobs import JobBook, JobCrew, memory_limit, outside_of_jobs
 from s1batch.workers.lifetime import Lifetime
 from tests.slurm.fake import FakeSlurm
 from tests.slurm.specs import plain_script
@@ -34,10 +35,16 @@ def test_memory_is_read_as_slurm_reads_it(mem, limit):
     assert memory_limit(mem) == limit
 
 
+def test_workers_do_not_inherit_the_job_that_the_run_is_in():
+    given = {"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": "1", "SLURMD_NODENAME": "n1", "SLURM_CONF": "/c", "HOME": "/"}
+    assert outside_of_jobs(given) == {"SLURM_CONF": "/c", "HOME": "/"}
+
+
 class TestLifetime:
     def test_a_worker_leaves_before_its_allocation_ends_each_at_a_time_of_its_own(self):
         lifetime = Lifetime(stagger_s=60)
-        ends = [lifetime.ends_at(1000.0, lambda: 5000.0, lambda drawn=drawn: drawn) for drawn in (0.0, 0.5, 1.0)]
+        drawn = iter((0.0, 0.5, 1.0))
+        ends = [lifetime.ends_at(1000.0, lambda: 5000.0, lambda: next(drawn)) for _ in range(3)]
         assert ends == [5000.0, 4970.0, 4940.0]
 
     def test_the_sites_lifetime_counts_where_it_is_shorter(self):
@@ -77,7 +84,9 @@ def made(tmp_path, monkeypatch):
     monkeypatch.setattr(crew_module, "time", clock)
     monkeypatch.setattr(jobs_module, "time", clock)
     (tmp_path / "logs").mkdir()
-    slurm, said, workers = FakeSlurm(), [], {"w-0": None, "w-1": None}
+    slurm, workers = FakeSlurm(), {"w-0": None, "w-1": None}
+    said: list[str] = []
+    client: Any = None
     script = plain_script(folder=str(tmp_path))
     cluster = SimpleNamespace(
         scheduler_info={"workers": {}},
@@ -88,7 +97,7 @@ def made(tmp_path, monkeypatch):
     for name in workers:
         job = book.submit(name, "tcp://node0:1")
         slurm.in_queue.append(JobState(job=job, index=None, state="PENDING", reason="Priority"))
-    crew = JobCrew(client=None, at_start=2, cluster=cluster, book=book, most=2, say=said.append)
+    crew = JobCrew(client=client, at_start=2, cluster=cluster, book=book, most=2, say=said.append)
     return SimpleNamespace(
         crew=crew, clock=clock, slurm=slurm, said=said, workers=workers, cluster=cluster, folder=tmp_path
     )
