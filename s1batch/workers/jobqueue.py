@@ -17,7 +17,7 @@ def import_jobqueue() -> None:
         MissingExtra: It is not installed.
         UsageError: This is not the main thread, where alone it can be imported.
     """
-    if "dask_jobqueue" in sys.modules:
+    if sys.modules.get("dask_jobqueue") is not None:
         return
     if threading.current_thread() is not threading.main_thread():
         raise UsageError("--scheduler slurm: start the run from the main thread; dask-jobqueue needs it")

@@ -58,7 +58,8 @@ def _plain(client: Any, parts: int) -> int:
     from distributed import wait
 
     most = 2 * WORKERS * THREADS
-    waiting, running = deque(range(parts)), set()
+    waiting = deque(range(parts))
+    running: set[Any] = set()
     while waiting or running:
         while waiting and len(running) < most:
             number = waiting.popleft()

@@ -15,7 +15,7 @@ import pytest
 from tests.slurm.cluster import Cluster
 from tests.slurm.submitted import ROOT, Submitted
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 IN_FLIGHT = 4
 """Most questions that one worker has in flight."""
@@ -105,6 +105,18 @@ def test_workers_at_the_end_of_their_life_hand_over_without_asking_twice(job):
     assert len({name for name, _, _ in made.noted()}) > 2, "no worker left"
     assert made.again() == 0
     assert made.queue() == ""
+
+
+def test_workers_have_left_before_slurm_ends_their_jobs(job):
+    """Without a lifetime of the site's: they know the limit of the jobs that they are in."""
+    made = job(rows=200, site='stagger_s = 3\n[slurm.workers.sbatch]\ntime = "1"', answer_s="1")
+    made.finish(made.begin("--scheduler", "slurm", "--workers", 2), 280)
+    made.check(200)
+    jobs = {name for name, _, _ in made.noted()}
+    assert len(jobs) > 2, "no worker left"
+    states = [made.cluster.call("scontrol", "--oneliner", "show", "job", name) for name in jobs]
+    assert not [state for state in states if "JobState=TIMEOUT" in state]
+    assert made.again() == 0
 
 
 def test_a_killed_client_leaves_no_jobs_and_the_next_run_finishes(job):

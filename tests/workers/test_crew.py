@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from distributed import Scheduler, SpecCluster
 
-from s1batch.errors import S1BatchError
+from s1batch.errors import MissingExtra, S1BatchError, UsageError
 from s1batch.slurm.client import JobState, SlurmError
 from s1batch.workers import crew as crew_module
 from s1batch.workers import jobs as jobs_module
-from s1batch.workers.crew import threads_of
+from s1batch.workers.crew import starting_scheduler, threads_of
 from s1batch.workers.jobqueue import import_jobqueue
 from s1batch.workers.jobs import JobBook, JobCrew, memory_limit, outside_of_jobs
 from s1batch.workers.lifetime import Lifetime
@@ -59,14 +62,23 @@ class TestLifetime:
 
 
 def test_dask_jobqueue_does_not_take_ctrl_c(monkeypatch):
-    import signal
-    import sys
-
     before = signal.getsignal(signal.SIGINT)
     for name in [name for name in sys.modules if name.partition(".")[0] == "dask_jobqueue"]:
         monkeypatch.delitem(sys.modules, name)
     import_jobqueue()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_without_dask_jobqueue_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
+    with pytest.raises(MissingExtra, match=r"pip install 's1batch\[slurm\]'"):
+        import_jobqueue()
+
+
+def test_a_network_interface_that_is_not_there_is_named_with_where_it_is_set():
+    wanted = r"\[slurm.workers\] interface = 'ib9' .*'ib9' is not a valid"
+    with pytest.raises(UsageError, match=wanted), starting_scheduler("ib9"):
+        SpecCluster(workers={}, scheduler={"cls": Scheduler, "options": {"interface": "ib9"}})
 
 
 class Clock:
