@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import dask
 from distributed import Client, Scheduler, SpecCluster
 
 from s1batch.errors import S1BatchError, UsageError
@@ -23,7 +24,7 @@ from s1batch.session import SessionSetup
 from s1batch.slurm.folder import new_name
 from s1batch.slurm.site import SlurmSite, WorkersSite
 from s1batch.wording import count
-from s1batch.workers.crew import Crew, starting_scheduler, threads_of
+from s1batch.workers.crew import SETTINGS, Crew, starting_scheduler, threads_of
 from s1batch.workers.logs import last_lines
 
 Say = Callable[[str], None]
@@ -177,6 +178,7 @@ def in_allocation(setup: SessionSetup, site: SlurmSite, workers: int | None, par
     log = folder / "workers.log"
     options = {"interface": site.workers.interface, "dashboard_address": ":0"}
     with ExitStack() as stack:
+        stack.enter_context(dask.config.set(SETTINGS))
         with starting_scheduler(site.workers.interface):
             cluster = SpecCluster(
                 workers={}, scheduler={"cls": Scheduler, "options": options}, silence_logs=logging.ERROR

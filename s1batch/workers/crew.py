@@ -23,9 +23,14 @@ CONNECT_TIMEOUT_S = 30
 TELL_EVERY_S = 60.0
 """How often it is said that there is no worker."""
 
-NEVER_LOST = {"distributed.deploy.lost-worker-timeout": "1000 days"}
-"""Setting of a cluster whose workers are started again where they are: Dask would take one that has not come back after
-15 s, or has just died once more, for lost, and end what starts it again."""
+SETTINGS = {
+    # Workers are started again where they are. Dask would take one that has not come back after 15 s, or has just died
+    # once more, for lost, and end what starts it again.
+    "distributed.deploy.lost-worker-timeout": "1000 days",
+    # Dask keeps the last messages for its developers, with the tasks that are in them: of 1000 of them, 150 MB.
+    "distributed.admin.low-level-log-length": 100,
+}
+"""Dask's, for clusters and clients of a run's own."""
 
 ROUNDS = 4
 """Parts that each thread of a worker should get in turn, where there are so many: who comes late finds work too."""
@@ -96,7 +101,8 @@ def connected(address: str, say: Callable[[str], None]) -> Iterator[Crew]:
         UsageError: None answers there.
     """
     try:
-        client = Client(address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
+        with dask.config.set(SETTINGS):
+            client = Client(address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise UsageError(f"--scheduler {address}: no Dask scheduler answers there: {error}") from error
     with client, client.as_current():
@@ -110,7 +116,7 @@ def local(workers: int | None, parts: int, width: int, say: Callable[[str], None
     most = workers or max(1, (os.cpu_count() or 2) // 2)
     threads = threads_of(parts, most, width)
     with ExitStack() as stack:
-        stack.enter_context(dask.config.set(NEVER_LOST))
+        stack.enter_context(dask.config.set(SETTINGS))
         with _ctrl_c_is_for_the_client():
             cluster = stack.enter_context(
                 LocalCluster(n_workers=most, threads_per_worker=threads, processes=True, dashboard_address=":0")

@@ -31,7 +31,7 @@ from s1batch.slurm.folder import new_name
 from s1batch.slurm.site import SlurmSite
 from s1batch.slurm.worker_script import WorkerScript, worker_script
 from s1batch.wording import count
-from s1batch.workers.crew import NEVER_LOST, Crew, starting_scheduler, threads_of
+from s1batch.workers.crew import SETTINGS, Crew, starting_scheduler, threads_of
 from s1batch.workers.lifetime import Lifetime
 from s1batch.workers.logs import last_lines
 
@@ -206,7 +206,7 @@ def in_jobs(setup: SessionSetup, site: SlurmSite, workers: int | None, parts: in
     _cancel_left(slurm, script.job_name, say)
     with ExitStack() as stack:
         stack.callback(_cancel_left, slurm, script.job_name, lambda line: None)
-        stack.enter_context(dask.config.set(NEVER_LOST))
+        stack.enter_context(dask.config.set(SETTINGS))
         with starting_scheduler(site.workers.interface):
             cluster = JobQueueCluster(
                 job_cls=WorkerJob,  # type: ignore[arg-type]  # a class of jobs, which it takes for a job

@@ -37,16 +37,21 @@ def one(kind: str, parts: int, folder: Path) -> None:
     """Run one kind in this process, and print parts, most submitted at once, and wall time."""
     from distributed import Client, LocalCluster
 
+    from s1batch.workers.crew import local
+
     logging.getLogger("distributed").setLevel(logging.ERROR)
+    if kind == "s1batch":
+        with local(WORKERS, max(parts, 10_000), THREADS, lambda line: None) as crew:
+            began = time.perf_counter()
+            print("RESULT", _through_s1batch(crew, parts, folder), time.perf_counter() - began)
+        return
     with (
         LocalCluster(n_workers=WORKERS, threads_per_worker=THREADS, processes=True, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
         client.as_current(),
     ):
         began = time.perf_counter()
-        if kind == "s1batch":
-            most = _through_s1batch(client, parts, folder)
-        elif kind == "map":
+        if kind == "map":
             client.gather(client.map(nothing, range(parts), pure=False) if parts else [])
             most = parts
         else:
@@ -81,15 +86,13 @@ class _Seen:
         """A moment has passed."""
 
 
-def _through_s1batch(client: Any, parts: int, folder: Path) -> int:
+def _through_s1batch(crew: Any, parts: int, folder: Path) -> int:
     from s1batch.scheduler import PartTask
-    from s1batch.workers.crew import Crew
     from s1batch.workers.submission import Submission
     from tests.benchmarks import idle_session
 
     setup = idle_session.setup(folder)
-    crew = Crew(client=client, at_start=WORKERS, threads=THREADS)
-    client.register_plugin(idle_session.IdlePlugin(setup, crew.lifetime, owns_process=True), name="bench")
+    crew.client.register_plugin(idle_session.IdlePlugin(setup, crew.lifetime, owns_process=True), name="bench")
     submission = Submission(crew, setup, "bench", _Seen(), threading.Event())
     submission.run([PartTask(part) for part in range(parts)])
     return submission.most_submitted

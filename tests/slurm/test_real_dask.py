@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.archives import write_archive
 from tests.slurm.cluster import Cluster
 from tests.slurm.submitted import ROOT, Submitted
 
@@ -172,6 +175,21 @@ def test_an_allocation_of_two_nodes_has_workers_on_both(job):
     assert made.again() == 0
     assert len({node for _, _, node in made.noted()}) == 2, log
     assert "4 workers on 2 nodes" in log
+
+
+def test_the_documented_run_works_as_written(bare, tmp_path):
+    """Its interface is another one here, and its parts are smaller, so that there are several."""
+    made = Elastic(bare, tmp_path / "job", rows=0)
+    write_archive(made.folder / "archive", stations=1, seconds=100)
+    text = (ROOT / "docs/dask.md").read_text()
+    (block,) = [each for each in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if each.startswith("# windows.yaml")]
+    (made.folder / "windows.yaml").write_text(block)
+    words = shlex.split(re.findall(r"^    s1batch (run windows.yaml --scheduler slurm .*)$", text, re.MULTILINE)[0])
+    made.results = made.folder / "results/windows"
+    run = made.start(*words, "--set", "run.part_chunks=2", **made.variables)
+    said = made.finish(run)
+    assert "up to 3 workers as jobs" in said
+    made.check(6)
 
 
 def test_outside_of_an_allocation_the_run_says_so_in_one_line(job):
