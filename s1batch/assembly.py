@@ -206,9 +206,10 @@ async def open_engine(loaded: LoadedJob, facts: EngineFacts) -> Engine:
     return engine
 
 
-def asks_endpoints(loaded: LoadedJob) -> bool:
-    """Whether every session asks the same endpoints; other engines are each session's own."""
-    return isinstance(loaded.spec.engine, HttpEngineSpec | ServedEngineSpec)
+def requests_of_session(loaded: LoadedJob, sessions: int) -> int:
+    """Return how many requests each of some sessions has in flight: endpoints are shared, other engines its own."""
+    shared = isinstance(loaded.spec.engine, HttpEngineSpec | ServedEngineSpec)
+    return max(1, requests_in_flight(loaded) // (sessions if shared else 1))
 
 
 def requests_in_flight(loaded: LoadedJob) -> int:

@@ -121,13 +121,13 @@ def class_turns(plan: PlanStore, parts: Iterable[int], rules: Rules) -> TurnOrde
 
 def _counts(plan: PlanStore, rules: Rules) -> Iterator[tuple[int, _Kind | None, int]]:
     """Yield how many chunks of each kind a part asks about."""
+    if not rules.exclusive_series:
+        for part, count in enumerate(plan.asked()):
+            yield part, None, int(count)
+        return
     import polars as pl
 
     asked = plan.scan().filter(pl.col("admission").is_null())
-    if not rules.exclusive_series:
-        for part, count in asked.group_by("part").agg(pl.len()).collect().iter_rows():
-            yield part, None, count
-        return
     columns = {
         "part": pl.col("part"),
         "steps": pl.col("steps"),

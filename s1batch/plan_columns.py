@@ -10,9 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from s1batch.records import Address, Chunk, InventoryItem, PlanEntry, Refusal, SeriesShape, Slice
+
+PIECE_TEXTS = 1024
+"""Texts of a column that become Python objects together."""
 
 _UTC_NS = pa.timestamp("ns", tz="UTC")
 _SLICE = pa.struct([("dim", pa.string()), ("start", pa.int64()), ("stop", pa.int64())])
@@ -232,26 +236,44 @@ def _inputs(column: pa.ChunkedArray) -> list[tuple[Address, ...]]:
     """
     found: list[tuple[Address, ...]] = []
     for array in column.chunks:
-        flat = array.flatten()
+        flat = _items(array)
         slices = flat.field("slices")
-        parts = slices.flatten()
+        parts = _items(slices)
         ranges = map(_slice, _texts(parts, "dim"), _numbers(parts, "start"), _numbers(parts, "stop"))
         addresses = map(
             _address,
             _texts(flat, "source"),
             _texts(flat, "root"),
             _texts(flat, "path"),
-            (tuple(islice(ranges, length)) for length in slices.value_lengths().to_pylist()),
+            (tuple(islice(ranges, length)) for length in _lengths(slices)),
             _numbers(flat, "rate_hz"),
         )
-        found += [tuple(islice(addresses, length)) for length in array.value_lengths().to_pylist()]
+        found += [tuple(islice(addresses, length)) for length in _lengths(array)]
     return found
 
 
+# Neither `flatten` nor `value_lengths` nor `dictionary_encode`: the module behind them takes 30 ms and more to import,
+# in which a run would ask nothing yet. No list here is null.
+
+
+def _items(lists: pa.ListArray) -> pa.Array:
+    """Return what all lists hold, one behind the other."""
+    first, behind = lists.offsets[0].as_py(), lists.offsets[-1].as_py()
+    return lists.values.slice(first, behind - first)
+
+
+def _lengths(lists: pa.ListArray) -> list[int]:
+    lengths: list[int] = np.diff(lists.offsets.to_numpy()).tolist()
+    return lengths
+
+
 def _texts(structs: pa.StructArray, name: str) -> Iterator[str]:
-    encoded = structs.field(name).dictionary_encode()
-    texts = encoded.dictionary.to_pylist()
-    return (texts[number] for number in encoded.indices.to_numpy())
+    """Yield texts, equal ones as one object; a piece at a time, so that no more than a piece is there twice."""
+    column = structs.field(name)
+    known: dict[str, str] = {}
+    for start in range(0, len(column), PIECE_TEXTS):
+        for text in column.slice(start, PIECE_TEXTS).to_pylist():
+            yield known.setdefault(text, text)
 
 
 def _numbers(structs: pa.StructArray, name: str) -> Iterator[Any]:

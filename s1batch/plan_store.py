@@ -254,6 +254,16 @@ class PlanStore:
             sizes += np.bincount(table.column("part").to_numpy(), minlength=self.parts())
         return sizes
 
+    def asked(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return how many chunks of each part are asked about."""
+        asked = np.zeros(self.parts(), np.int64)
+        for table in self.tables(["part", "admission"]):
+            parts, admission = table.column("part").to_numpy(), table.column("admission")
+            if admission.null_count < len(admission):
+                parts = parts[[reason is None for reason in admission.to_pylist()]]
+            asked += np.bincount(parts, minlength=self.parts())
+        return asked
+
     def entries(self, part: int) -> list[PlanEntry]:
         """Return the entries of one part, in their order.
 

@@ -19,12 +19,11 @@ from typing import Self
 from s1batch.asking import StorableEngine
 from s1batch.assembly import (
     EngineFacts,
-    asks_endpoints,
     make_job,
     make_reader,
     make_settings,
     open_engine,
-    requests_in_flight,
+    requests_of_session,
 )
 from s1batch.class_turns import ALL_AT_ONCE, ClassTurn, Outlook
 from s1batch.deadline import Deadline
@@ -180,7 +179,7 @@ class Session:
 
     async def _crew_of(self, engine: Engine) -> Crew:
         setup, options = self._setup, self._options
-        in_flight = self._in_flight(setup.share)
+        in_flight = requests_of_session(setup.loaded, setup.share)
         asked: Engine = StorableEngine(engine, self._patience, self._stopped.is_set)
         feeder = Feeder(
             asked if setup.deadline is None else PacedEngine(asked, Pace(setup.deadline), self._stop_late),
@@ -308,29 +307,30 @@ class Session:
                 if self._stopped.wait(1.0):
                     raise Interrupted("the run is being stopped") from None
 
-    def stop(self, *, at_limit: bool = False) -> None:
+    def stop(self, *, at_limit: bool = False, in_vain: bool = False) -> None:
         """Take in nothing new; what the engine has already got is waited for, up to the job's `run.drain_s`.
 
         A second call does nothing.
 
         Args:
             at_limit: The allocation is about to end: answers are waited for as long as there is time.
+            in_vain: The engine is gone: none are waited for.
         """
         self._stopped.set()
         if self._crew is not None and self._draining is None:
             grace_s = self._options.drain_s
             if at_limit and self._setup.deadline is not None:
                 grace_s = self._setup.deadline.left_s
+            if in_vain:
+                grace_s = 0.0
             self._patience.by(time.monotonic() + grace_s)
             self._draining = asyncio.run_coroutine_threadsafe(self._crew.feeder.drain(grace_s), self._loop)
 
     def share_with(self, sessions: int) -> None:
         """Say how many sessions share the engine's endpoints from now on."""
         if self._crew is not None:
-            self._loop.call_soon_threadsafe(self._resize, self._crew, self._in_flight(sessions))
-
-    def _in_flight(self, sessions: int) -> int:
-        return max(1, requests_in_flight(self._setup.loaded) // (sessions if asks_endpoints(self._setup.loaded) else 1))
+            in_flight = requests_of_session(self._setup.loaded, sessions)
+            self._loop.call_soon_threadsafe(self._resize, self._crew, in_flight)
 
     def _resize(self, crew: Crew, in_flight: int) -> None:
         crew.feeder.resize(in_flight)

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
+FEW_PARTS = 256
+"""Rows of so many parts are counted without polars: importing it takes as long as that, and 25 MB."""
 
 _TOKENS = ("prompt_tokens", "cached_tokens")
+_Counted = tuple[str, str | None, int, *tuple[int, ...]]
+"""Outcome, reason, and of their rows the number and the tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +73,9 @@ class Subset:
         if limit is not None and limit < 1:
             raise UsageError(f"--limit {limit}: give a number of chunks, 1 or more")
         sizes = {
-            part: size
-            for part, size in enumerate(plan.sizes().tolist())
-            if size and (shard is None or part % shard.count == shard.index)
+            part: count
+            for part, count in enumerate(plan.sizes().tolist())
+            if count and (shard is None or part % shard.count == shard.index)
         }
         if limit is None:
             return cls(parts=sizes)
@@ -143,19 +147,30 @@ class Subset:
 
         Tokens are those of the columns `prompt_tokens` and `cached_tokens`.
         """
+        outcomes: Counter[str] = Counter()
+        reasons: Counter[tuple[str, str]] = Counter()
+        tokens: Counter[str] = Counter(dict.fromkeys(_TOKENS, 0))
+        counted = self._few_counted(store) if len(self.parts) <= FEW_PARTS else self._many_counted(store)
+        for outcome, reason, count, *spent in counted:
+            outcomes[outcome] += count
+            if outcome != "ok":
+                reasons[outcome, reason or ""] += count
+            tokens.update(dict(zip(_TOKENS, spent, strict=True)))
+        return outcomes, reasons, tokens
+
+    def _few_counted(self, store: ResultsStore) -> Iterator[_Counted]:
+        for part, table in store.tables(self.parts.keys(), ["chunk_key", "outcome", "reason", *_TOKENS]):
+            only = self.limited.get(part)
+            for key, outcome, reason, *spent in zip(*(column.to_pylist() for column in table.columns), strict=True):
+                if only is None or key in only:
+                    yield outcome, reason, 1, *(tokens or 0 for tokens in spent)
+
+    def _many_counted(self, store: ResultsStore) -> Iterator[_Counted]:
         import polars as pl
 
         with naming_damage(store.layout.root):
             counted = (pl.len(), *(pl.col(name).sum() for name in _TOKENS))
-            rows = self.rows(store).group_by("outcome", "reason").agg(*counted).collect()
-        outcomes: Counter[str] = Counter()
-        reasons: Counter[tuple[str, str]] = Counter()
-        tokens = Counter({name: int(rows[name].sum()) for name in _TOKENS})
-        for outcome, reason, count, *_ in rows.iter_rows():
-            outcomes[outcome] += count
-            if outcome != "ok":
-                reasons[outcome, reason or ""] += count
-        return outcomes, reasons, tokens
+            yield from self.rows(store).group_by("outcome", "reason").agg(*counted).collect().iter_rows()
 
     def rows(self, store: ResultsStore) -> pl.LazyFrame:
         """Return the rows of the subset."""

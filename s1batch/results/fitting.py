@@ -67,7 +67,7 @@ def checker(kind: pa.DataType) -> Check | None:
     if pa.types.is_float64(kind):
         return lambda value: type(value) is float
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return lambda value: type(value) is str and clean_text(value) is value
+        return lambda value: type(value) is str and (value.isascii() or clean_text(value) is value)
     return None
 
 

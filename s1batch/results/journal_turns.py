@@ -46,7 +46,9 @@ class OpenTurns:
 
     def of(self, chunk_key: str) -> tuple[Turn, ...]:
         """Return the turns of a chunk from the first on, without a gap."""
-        turns = self._turns.get(chunk_key, {})
+        turns = self._turns.get(chunk_key)
+        if turns is None:
+            return ()
         count = next(number for number in range(len(turns) + 1) if number not in turns)
         return tuple(turns[number] for number in range(count))
 

@@ -27,6 +27,7 @@ from s1batch.results.switching import settle
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
 
 
 GATE = "gate"
@@ -282,6 +283,20 @@ class ResultsStore:
         if not isinstance(frame, pl.DataFrame):
             raise TypeError("a table became no frame")
         return pl.concat([files.scan(parts), frame.lazy()])
+
+    def tables(self, parts: Collection[int], columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
+        """Yield parts with some columns of their rows: first finished ones in order, then those still in journals.
+
+        For few parts; `scan_all` is faster for many, once polars is there.
+
+        Raises:
+            ResultsError: A journal or a file of rows cannot be read.
+        """
+        files, unfinished = self._rows_by_part(parts)
+        for part in sorted(files.finished.intersection(parts)):
+            yield part, files.read(part, columns)
+        for part in sorted(unfinished):
+            yield part, self.schema.to_table(list(unfinished[part].values())).select(columns)
 
     def latest_rows(self) -> Iterator[Row]:
         """Yield the rows of unfinished parts, then those of finished ones from the last part to the first.

@@ -19,21 +19,19 @@ import dask
 from distributed import Client, Scheduler, SpecCluster
 
 from s1batch.errors import S1BatchError, UsageError
+from s1batch.launching.allocation import step_environment
 from s1batch.results.layout import Layout
 from s1batch.session import SessionSetup
 from s1batch.slurm.folder import new_name
 from s1batch.slurm.site import SlurmSite, WorkersSite
 from s1batch.wording import count
-from s1batch.workers.crew import SETTINGS, Crew, starting_scheduler, threads_of
+from s1batch.workers.crew import SETTINGS, Crew, parts_at_once, starting_scheduler, threads_of
 from s1batch.workers.logs import last_lines
 
 Say = Callable[[str], None]
 
 END_S = 15.0
 """How long the worker processes have to end when the run does, before they are killed."""
-
-_OF_THE_JOB = ("SLURM_JOB", "SLURM_CLUSTER", "SLURM_CONF", "SLURMD_", "SLURM_SUBMIT", "SLURM_NODELIST", "SLURM_NODEID")
-"""Variables that srun needs; the others are the options of another step, and would be taken for those of this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +88,11 @@ def step_command(allocation: Allocation, each: int, threads: int, scheduler: str
         # Beside the engine's step, on the same nodes, without its GPUs; a worker that ends takes no other with it.
         "--overlap",
         "--gres=none",
+        "--mem=0",
+        "--cpu-bind=none",
+        "--mpi=none",
+        "--export=ALL",
+        "--job-name=s1batch-workers",
         "--kill-on-bad-exit=0",
         f"--nodes={allocation.nodes}",
         f"--ntasks={allocation.nodes * each}",
@@ -107,15 +110,6 @@ def step_command(allocation: Allocation, each: int, threads: int, scheduler: str
         *([f"--interface={site.interface}"] if site.interface else []),
         *([f"--local-directory={os.path.expandvars(site.local_directory)}"] if site.local_directory else []),
     ]
-
-
-def step_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the environment without the options of other steps."""
-    return {
-        name: value
-        for name, value in environment.items()
-        if not name.startswith(("SLURM_", "SRUN_", "SBATCH_", "SLURMD_")) or name.startswith(_OF_THE_JOB)
-    }
 
 
 @dataclass(slots=True, kw_only=True)
@@ -172,7 +166,7 @@ def in_allocation(setup: SessionSetup, site: SlurmSite, workers: int | None, par
     allocation = Allocation.here()
     each = allocation.workers_per_node(workers)
     total = each * allocation.nodes
-    threads = threads_of(parts, total, setup.loaded.spec.run.parts_in_flight)
+    threads = threads_of(parts, total, parts_at_once(setup.loaded, total))
     folder = Layout(Path(os.path.abspath(setup.results))).slurm / f"workers-{new_name(time.time(), allocation.job)}"
     folder.mkdir(parents=True)
     log = folder / "workers.log"
@@ -209,7 +203,7 @@ def _started(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
             # In a session of its own: Ctrl-C is for the client, which ends the workers in good order.
             step = subprocess.Popen(
                 command,
-                env=step_environment(),
+                env=step_environment(os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

@@ -71,9 +71,9 @@ def read_mark(mark: Path) -> Died | None:
     return Died(worker=plain["worker"], host=plain["host"])
 
 
-def stop_worker(plugin: str, at_limit: bool, dask_worker: Any) -> None:
-    """Let a worker take in nothing new."""
-    _plugin(dask_worker, plugin).stop(at_limit=at_limit)
+def stop_worker(plugin: str, at_limit: bool, in_vain: bool, dask_worker: Any) -> None:
+    """Let a worker take in nothing new; see `Session.stop`."""
+    _plugin(dask_worker, plugin).stop(at_limit=at_limit, in_vain=in_vain)
 
 
 def tell_worker(plugin: str, sessions: int, ends_at: float | None, dask_worker: Any) -> None:

@@ -14,7 +14,10 @@ from multiprocessing import resource_tracker
 import dask
 from distributed import Client, LocalCluster
 
+from s1batch.assembly import requests_of_session
 from s1batch.errors import UsageError
+from s1batch.jobfile import LoadedJob
+from s1batch.part_gate import most_open_parts
 from s1batch.wording import count
 from s1batch.workers.lifetime import Lifetime
 
@@ -82,6 +85,11 @@ class Crew:
         return ""
 
 
+def parts_at_once(loaded: LoadedJob, workers: int) -> int:
+    """Return how many parts each of some workers may have open at once."""
+    return most_open_parts(loaded.spec.run.parts_in_flight, requests_of_session(loaded, workers))
+
+
 def threads_of(parts: int, workers: int, width: int) -> int:
     """Return how many parts each worker runs at a time: many, as long as everybody gets some.
 
@@ -111,10 +119,10 @@ def connected(address: str, say: Callable[[str], None]) -> Iterator[Crew]:
 
 
 @contextmanager
-def local(workers: int | None, parts: int, width: int, say: Callable[[str], None]) -> Iterator[Crew]:
+def local(loaded: LoadedJob, workers: int | None, parts: int, say: Callable[[str], None]) -> Iterator[Crew]:
     """Start worker processes on this machine."""
     most = workers or max(1, (os.cpu_count() or 2) // 2)
-    threads = threads_of(parts, most, width)
+    threads = threads_of(parts, most, parts_at_once(loaded, most))
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(SETTINGS))
         with _ctrl_c_is_for_the_client():

@@ -31,7 +31,7 @@ from s1batch.slurm.folder import new_name
 from s1batch.slurm.site import SlurmSite
 from s1batch.slurm.worker_script import WorkerScript, worker_script
 from s1batch.wording import count
-from s1batch.workers.crew import SETTINGS, Crew, starting_scheduler, threads_of
+from s1batch.workers.crew import SETTINGS, Crew, parts_at_once, starting_scheduler, threads_of
 from s1batch.workers.lifetime import Lifetime
 from s1batch.workers.logs import last_lines
 
@@ -198,7 +198,7 @@ def in_jobs(setup: SessionSetup, site: SlurmSite, workers: int | None, parts: in
         S1BatchError: Slurm cannot be asked.
     """
     slurm, most = SlurmPrograms(outside_of_jobs()), min(workers or site.workers.most, max(parts, 1))
-    threads = threads_of(parts, most, setup.loaded.spec.run.parts_in_flight)
+    threads = threads_of(parts, most, parts_at_once(setup.loaded, most))
     results = Path(os.path.abspath(setup.results))
     script = _script(site, results, setup.run, threads)
     (Path(script.folder) / "logs").mkdir(parents=True)

@@ -66,7 +66,7 @@ class SessionPlugin(WorkerPlugin):
         self._stopped = threading.Event()
         self._leaving = threading.Event()
         self._leaves_first = False
-        self._at_limit = False
+        self._how_to_stop: dict[str, bool] = {}
         self._share = self._setup.share
         self._running = 0
         self._session: Session | None = None
@@ -98,12 +98,12 @@ class SessionPlugin(WorkerPlugin):
             finally:
                 give_back_memory()
 
-    def stop(self, *, at_limit: bool = False) -> None:
-        """Stop the session, also one that is only being opened."""
-        self._at_limit = at_limit
+    def stop(self, *, at_limit: bool = False, in_vain: bool = False) -> None:
+        """Stop the session, also one that is only being opened; see `Session.stop`."""
+        self._how_to_stop = {"at_limit": at_limit, "in_vain": in_vain}
         self._stopped.set()
         if self._session is not None:
-            self._session.stop(at_limit=at_limit)
+            self._session.stop(**self._how_to_stop)
 
     def share_with(self, sessions: int) -> None:
         """Say how many sessions share the engine's endpoints from now on."""
@@ -142,7 +142,7 @@ class SessionPlugin(WorkerPlugin):
                     self._worker.loop.add_callback(self._leave, end)
                 self._session = Session(setup).__enter__()
             if self._stopped.is_set():
-                self._session.stop(at_limit=self._at_limit)
+                self._session.stop(**self._how_to_stop)
             return self._session
 
     async def _leave(self, end: float) -> None:

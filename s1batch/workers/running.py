@@ -73,9 +73,8 @@ def _run(crew: Crew, setup: SessionSetup, tasks: Sequence[PartTask], watch: Watc
 def _crew(
     choice: Choice, setup: SessionSetup, parts: int, workers: int | None, say: Callable[[str], None]
 ) -> AbstractContextManager[Crew]:
-    width = setup.loaded.spec.run.parts_in_flight
     if choice.name == "local":
-        return local(workers, parts, width, say)
+        return local(setup.loaded, workers, parts, say)
     if choice.name not in ("slurm", "allocation"):
         return connected(choice.name, say)
     site = read_site(site_file()).slurm

@@ -24,7 +24,7 @@ from s1batch.scheduler import POLL_S, PartTask, Watch
 from s1batch.session import SessionSetup, SessionStats
 from s1batch.stopping import Ending, StopSign
 from s1batch.workers.calls import Died, read_mark, run_alone, run_one, stop_worker, tell_worker, worker_stats
-from s1batch.workers.crew import Crew
+from s1batch.workers.crew import Crew, parts_at_once
 from s1batch.workers.plugin import Leaves
 from s1batch.workers.suspects import GIVEN_UP_IN_A_ROW, TRIES, Suspect
 
@@ -81,7 +81,6 @@ class Submission:
         self._run_one = partial(run_one, plugin)
         self._watch = watch
         self._stop = stop
-        self._width = setup.loaded.spec.run.parts_in_flight
         self._counters = Counters()
         self._told: tuple[frozenset[str], float | None] | None = None
         self._error: S1BatchError | None = None
@@ -138,9 +137,9 @@ class Submission:
         if self._stop.is_set() and self._error is None:
             self._error = Interrupted("stopped")
         if self._error is not None:
-            at_limit = isinstance(self._stop, Ending) and self._stop.at_limit
+            ending = self._stop if isinstance(self._stop, Ending) else Ending(self._stop)
             # Also for workers that begin only now: the parts of a dead one are given to them.
-            self._client.run(stop_worker, self._plugin, at_limit, on_error="ignore")
+            self._client.run(stop_worker, self._plugin, ending.at_limit, ending.engine_gone, on_error="ignore")
 
     def _failed(self, error: S1BatchError) -> None:
         if self._error is None or (isinstance(self._error, Interrupted) and not isinstance(error, Interrupted)):
@@ -174,7 +173,8 @@ class Submission:
             self._check_stop()
             if self._error is not None:
                 waiting, given_back = iter(()), deque()
-            room = 2 * self._sessions * min(self._width, self._crew.threads or self._width)
+            width = parts_at_once(self._setup.loaded, self._sessions)
+            room = 2 * self._sessions * min(width, self._crew.threads or width)
             batch = list(islice(chain(_taken(given_back), waiting), max(room - len(running), 0)))
             if batch:
                 # One group of keys, whose tasks the scheduler keeps back until a worker has room for them.

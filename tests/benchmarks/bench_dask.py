@@ -38,10 +38,11 @@ def one(kind: str, parts: int, folder: Path) -> None:
     from distributed import Client, LocalCluster
 
     from s1batch.workers.crew import local
+    from tests.benchmarks import idle_session
 
     logging.getLogger("distributed").setLevel(logging.ERROR)
     if kind == "s1batch":
-        with local(WORKERS, max(parts, 10_000), THREADS, lambda line: None) as crew:
+        with local(idle_session.setup(folder).loaded, WORKERS, max(parts, 10_000), lambda line: None) as crew:
             began = time.perf_counter()
             print("RESULT", _through_s1batch(crew, parts, folder), time.perf_counter() - began)
         return

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 SAMPLE_EVERY_S = 0.01
+LONGEST_S = 600.0
+"""No command takes longer than this."""
+
+GRACE_S = 2.0
+"""What a command leaves behind has so long to end by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +30,12 @@ class Usage:
 
     Attributes:
         wall_s: From its start to its end.
-        cpu_s: User and system time of its process and all its descendants that ended.
+        cpu_s: User and system time of its process and all processes that it started, also those that others adopted.
         peak_mb: Largest sum of the resident memory of its processes, sampled every 10 ms (MB of 2**20 bytes).
         began: When it was started, in seconds since 1970.
-        code: Its exit code.
+        code: Its exit code; negative: the number of the signal that ended it.
         output: Its standard output and error.
+        ended: Who ended it: itself, `stop`, or the limit of its time.
     """
 
     wall_s: float
@@ -35,37 +44,70 @@ class Usage:
     began: float
     code: int
     output: str
+    ended: str = "itself"
 
 
-def measure(command: Sequence[str], *, folder: Path, variables: Mapping[str, str] | None = None) -> Usage:
-    """Run a command to its end.
+def measure(
+    command: Sequence[str],
+    *,
+    folder: Path,
+    variables: Mapping[str, str] | None = None,
+    stop: Callable[[], bool] | None = None,
+    limit_s: float = LONGEST_S,
+) -> Usage:
+    """Run a command to its end; no process of it is left.
 
     Args:
         command: The program and its arguments.
         folder: Its working directory; its output goes to `output.txt` there.
         variables: Further environment variables.
+        stop: Asked again and again; once it says so, SIGKILL goes to all processes of the command.
+        limit_s: The command is killed after so long.
     """
     tag = f"BENCH_ID={uuid.uuid4().hex}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **(variables or {}), "BENCH_ID": tag.partition("=")[2]}
     output = folder / "output.txt"
     tree = _Tree(tag.encode())
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = _children_cpu_s()
     began, start = time.time(), time.perf_counter()
+    ended = "itself"
     with output.open("wb") as file:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         peak = 0
-        while process.poll() is None:
-            peak = max(peak, tree.resident_bytes())
-            time.sleep(SAMPLE_EVERY_S)
-    wall_s = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        try:
+            while process.poll() is None:
+                peak = max(peak, tree.resident_bytes())
+                if stop is not None and stop():
+                    ended = "stop"
+                elif time.perf_counter() - start > limit_s:
+                    ended = "limit"
+                if ended != "itself":
+                    tree.kill()
+                    process.wait()
+                    break
+                time.sleep(SAMPLE_EVERY_S)
+            wall_s = time.perf_counter() - start
+        finally:
+            tree.end()
+            if process.poll() is None:
+                process.kill()
+                process.wait()
     return Usage(
         wall_s=wall_s,
-        cpu_s=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        cpu_s=max(_children_cpu_s() - before, tree.cpu_s()),
         peak_mb=peak / 2**20,
         began=began,
         code=process.returncode,
         output=output.read_text(errors="replace"),
+        ended=ended,
     )
 
 
@@ -89,8 +131,10 @@ class _Tree:
         self._tag = tag
         self._ours: set[int] = set()
         self._others: set[int] = set()
+        self._ticks: dict[tuple[int, int], int] = {}
 
     def resident_bytes(self) -> int:
+        """Look at all processes; return the memory of ours."""
         total = 0
         for name in os.listdir("/proc"):
             if not name.isdigit() or (pid := int(name)) in self._others:
@@ -106,11 +150,59 @@ class _Tree:
                     # One that was born just now still shows the memory of its parent, which it shares until its exec.
                     self._ours.add(pid)
                     continue
-                total += int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * PAGE_BYTES
+                fields = _stat(pid)
+                # Number and start together name a process for ever.
+                self._ticks[pid, int(fields[19])] = int(fields[11]) + int(fields[12])
+                total += int(fields[21]) * PAGE_BYTES
             except (OSError, ValueError):
                 self._ours.discard(pid)
         return total
 
+    def cpu_s(self) -> float:
+        """Return the CPU time of all of them, each as it was seen last: up to 10 ms of each are missing."""
+        return sum(self._ticks.values()) / TICKS_PER_S
+
+    def kill(self) -> None:
+        """Send SIGKILL to all of them, until none is left."""
+        give_up = time.monotonic() + 10.0
+        while time.monotonic() < give_up:
+            self.resident_bytes()
+            alive = self._alive()
+            if not alive:
+                return
+            for pid in alive:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.002)
+
+    def end(self) -> None:
+        """Let those that are left end by themselves, and kill them after a while."""
+        give_up = time.monotonic() + GRACE_S
+        self.resident_bytes()
+        while self._alive() and time.monotonic() < give_up:
+            time.sleep(SAMPLE_EVERY_S)
+            self.resident_bytes()
+        if self._alive():
+            self.kill()
+
+    def _alive(self) -> list[int]:
+        alive = []
+        for pid in self._ours:
+            with suppress(OSError, ValueError):
+                if _stat(pid)[0] not in "ZX":
+                    alive.append(pid)
+        return alive
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the state on (proc(5); the state is field 3 there, and 0 here)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
 
 def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    return int(_stat(pid)[1])
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -27,6 +27,7 @@ def setup(folder: Path) -> SessionSetup:
         "source": {"kind": "table", "path": str(folder / "names.csv")},
         "job": {"kind": "ask", "prompt": "{{ name }}?"},
         "engine": {"kind": "replay", "function": "tests.answers:echo"},
+        "run": {"parts_in_flight": 32},
     }
     loaded = load_job(job)
     return SessionSetup(loaded=loaded, facts=engine_facts(loaded), results=folder / "out")

@@ -1,7 +1,8 @@
 """A chat endpoint that answers after a fixed time and keeps count; runs as a process of its own.
 
-It behaves as the server that the other tools were measured against: aiohttp, any number of requests at once, the
-answer a hash of the prompt. `GET /stats` tells what it saw, `POST /reset` begins anew. It prints its URL.
+aiohttp, any number of requests at once, the answer a hash of the prompt. As it is told, every n-th request is slower,
+or every n-th prompt is answered with an error. `GET /stats` tells what it saw, `POST /mark` remembers which prompts are
+answered by now (asking them again is counted from then on), `POST /reset` begins anew. It prints its URL.
 """
 
 from __future__ import annotations
@@ -10,17 +11,21 @@ import argparse
 import asyncio
 import hashlib
 import json
+import resource
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+
+SMALLEST_QUESTION_BYTES = 256
+"""No prompt of the measurements makes a smaller request."""
 
 
 @dataclass
@@ -30,24 +35,60 @@ class Seen:
     requests: int = 0
     in_flight: int = 0
     peak: int = 0
+    failed: int = 0
+    answers: int = 0
     first: float | None = None
     last: float | None = None
-    prompts: set[bytes] = field(default_factory=set)
+    cpu_s: float = field(default_factory=lambda: _cpu_s())
+    asked: dict[bytes, int] = field(default_factory=dict)
+    answered: set[bytes] = field(default_factory=set)
+    marked: frozenset[bytes] = frozenset()
+    again: int = 0
+
+    def ask(self, digest: bytes) -> tuple[int, bool]:
+        """Take note of a prompt; return its number in the order of their first requests, and whether this is one."""
+        self.again += digest in self.marked
+        is_first = digest not in self.asked
+        return self.asked.setdefault(digest, len(self.asked) + 1), is_first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """How the server answers.
+
+    Attributes:
+        latency_s: Time that an answer takes.
+        tail_every: Every n-th request takes longer; 0: none does.
+        tail_s: How long that one takes.
+        fail_every: Every n-th prompt, in the order of their first requests, gets an error; 0: none does.
+        fail_status: HTTP status of the error. A client's error (4xx) comes whenever the prompt is asked, any other only
+            the first time.
+    """
+
+    latency_s: float = 0.05
+    tail_every: int = 0
+    tail_s: float = 2.0
+    fail_every: int = 0
+    fail_status: int = 400
+
+    def fails(self, number: int, is_first: bool) -> bool:
+        """Whether the prompt of this number gets an error now."""
+        return bool(self.fail_every) and number % self.fail_every == 0 and (is_first or self.fail_status < 500)
+
+    def options(self) -> list[str]:
+        """Return it as options of this script."""
+        return [text for name in self.__slots__ for text in (f"--{name.replace('_', '-')}", str(getattr(self, name)))]
 
 
 class MockServer:
     """Answers chat requests.
 
     Args:
-        latency_s: Time that an answer takes.
-        tail_every: Every n-th request takes longer; 0: none does.
-        tail_s: How long that one takes.
+        behaviour: How.
     """
 
-    def __init__(self, latency_s: float, tail_every: int, tail_s: float) -> None:
-        self._latency_s = latency_s
-        self._tail_every = tail_every
-        self._tail_s = tail_s
+    def __init__(self, behaviour: Behaviour) -> None:
+        self._behaviour = behaviour
         self._seen = Seen()
 
     def application(self) -> web.Application:
@@ -57,11 +98,15 @@ class MockServer:
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
         app.router.add_get("/stats", self._stats)
+        app.router.add_post("/mark", self._mark)
         app.router.add_post("/reset", self._reset)
         return app
 
     async def _chat(self, request: web.Request) -> web.Response:
         seen, now = self._seen, time.time()
+        if (request.content_length or 0) < SMALLEST_QUESTION_BYTES and not (await request.json()).get("messages"):
+            # Some clients ask nothing first, only to see the headers of an answer: that is none of the prompts.
+            return web.json_response({"error": {"message": "no messages"}}, status=400)
         seen.first = seen.first or now
         seen.requests += 1
         number = seen.requests
@@ -69,14 +114,20 @@ class MockServer:
         seen.peak = max(seen.peak, seen.in_flight)
         try:
             body = await request.json()
-            is_tail = self._tail_every and number % self._tail_every == 0
-            await asyncio.sleep(self._tail_s if is_tail else self._latency_s)
+            text = _text(body)
+            digest = hashlib.sha1(text.encode()).digest()
+            fails = self._behaviour.fails(*seen.ask(digest))
+            is_tail = self._behaviour.tail_every and number % self._behaviour.tail_every == 0
+            await asyncio.sleep(self._behaviour.tail_s if is_tail else self._behaviour.latency_s)
         finally:
             seen.in_flight -= 1
             seen.last = time.time()
-        text = _text(body)
-        digest = hashlib.sha1(text.encode()).digest()
-        seen.prompts.add(digest)
+        if fails:
+            seen.failed += 1
+            error = {"message": "an error on purpose", "type": "invalid_request_error"}
+            return web.json_response({"error": error}, status=self._behaviour.fail_status)
+        seen.answers += 1
+        seen.answered.add(digest)
         tokens = max(1, len(text) // 4)
         return web.json_response(
             {
@@ -107,11 +158,19 @@ class MockServer:
             {
                 "requests": seen.requests,
                 "peak": seen.peak,
+                "failed": seen.failed,
+                "answers": seen.answers,
                 "first": seen.first,
                 "last": seen.last,
-                "distinct": len(seen.prompts),
+                "distinct": len(seen.asked),
+                "again": seen.again,
+                "cpu_s": _cpu_s() - seen.cpu_s,
             }
         )
+
+    async def _mark(self, request: web.Request) -> web.Response:
+        self._seen.marked = frozenset(self._seen.answered)
+        return web.json_response({"answered": len(self._seen.marked)})
 
     async def _reset(self, request: web.Request) -> web.Response:
         self._seen = Seen()
@@ -134,14 +193,17 @@ class ServerProcess:
             found: dict[str, Any] = json.load(answer)
         return found
 
+    def mark(self) -> int:
+        """Remember which prompts are answered by now; return how many."""
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/mark", data=b""), timeout=10) as answer:
+            return int(json.load(answer)["answered"])
+
 
 @contextmanager
-def serving(*, latency_s: float = 0.05, tail_every: int = 0, tail_s: float = 2.0) -> Iterator[ServerProcess]:
-    """Run the server in another process for the length of a block."""
-    options = ["--latency-s", str(latency_s), "--tail-every", str(tail_every), "--tail-s", str(tail_s)]
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).resolve()), *options], stdout=subprocess.PIPE, text=True
-    )
+def serving(**behaviour: float) -> Iterator[ServerProcess]:
+    """Run the server in another process for the length of a block; the arguments are fields of `Behaviour`."""
+    command = [sys.executable, str(Path(__file__).resolve()), *Behaviour(**behaviour).options()]  # type: ignore[arg-type]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         if process.stdout is None:
             raise RuntimeError("the server has no standard output")
@@ -166,10 +228,13 @@ async def _serve(server: MockServer) -> None:
     await asyncio.Event().wait()
 
 
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--latency-s", type=float, default=0.05)
-    parser.add_argument("--tail-every", type=int, default=0)
-    parser.add_argument("--tail-s", type=float, default=2.0)
-    given = parser.parse_args()
-    asyncio.run(_serve(MockServer(given.latency_s, given.tail_every, given.tail_s)))
+    for each in fields(Behaviour):
+        parser.add_argument(f"--{each.name.replace('_', '-')}", type=type(each.default), default=each.default)
+    asyncio.run(_serve(MockServer(Behaviour(**vars(parser.parse_args())))))

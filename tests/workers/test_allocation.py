@@ -6,7 +6,7 @@ import pytest
 
 from s1batch.errors import UsageError
 from s1batch.slurm.site import WorkersSite
-from s1batch.workers.allocation import Allocation, step_command, step_environment
+from s1batch.workers.allocation import Allocation, step_command
 
 INSIDE = {"SLURM_JOB_ID": "12", "SLURM_JOB_NUM_NODES": "3", "SLURM_JOB_CPUS_PER_NODE": "8(x2),4"}
 
@@ -29,7 +29,8 @@ def test_the_step_leaves_the_engine_its_gpus_and_its_place():
     site = WorkersSite(interface="ib0", python="apptainer exec s1batch.sif python", local_directory="/tmp")
     command = step_command(Allocation.here(INSIDE), 2, 5, "tcp://node0:4000", site)
     assert " ".join(command) == (
-        "srun --jobid=12 --overlap --gres=none --kill-on-bad-exit=0 --nodes=3 --ntasks=6 --ntasks-per-node=2 "
+        "srun --jobid=12 --overlap --gres=none --mem=0 --cpu-bind=none --mpi=none --export=ALL "
+        "--job-name=s1batch-workers --kill-on-bad-exit=0 --nodes=3 --ntasks=6 --ntasks-per-node=2 "
         "--cpus-per-task=2 apptainer exec s1batch.sif python -m distributed.cli.dask_worker tcp://node0:4000 "
         "--nthreads=5 --memory-limit=0 --death-timeout=60 --no-dashboard --interface=ib0 --local-directory=/tmp"
     )
@@ -38,15 +39,3 @@ def test_the_step_leaves_the_engine_its_gpus_and_its_place():
 def test_more_workers_than_cpus_share_them():
     command = step_command(Allocation(job="1", nodes=1, cpus=1), 2, 2, "tcp://node0:4000", WorkersSite())
     assert {"--cpus-per-task=1", "--overcommit"} <= set(command)
-
-
-def test_options_of_the_job_are_not_taken_for_those_of_the_step():
-    given = {
-        **INSIDE,
-        "SLURM_CPUS_PER_TASK": "8",
-        "SLURM_NTASKS_PER_NODE": "1",
-        "SLURM_GPUS_ON_NODE": "8",
-        "SLURM_CONF": "/etc/slurm.conf",
-        "PATH": "/bin",
-    }
-    assert set(step_environment(given)) == {*INSIDE, "SLURM_CONF", "PATH"}
