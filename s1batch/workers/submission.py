@@ -107,7 +107,7 @@ class Submission:
 
     @property
     def _sessions(self) -> int:
-        """Workers that are there; those that are to come count as one."""
+        """Workers that are there; before any is, those to reckon with."""
         return max(1, len(self._counters.alive) or self._crew.at_start)
 
     def _look(self, *, now: bool = False) -> None:
@@ -126,7 +126,7 @@ class Submission:
         budget = self._setup.tokens
         # Each session has its share of the budget; workers that came in place of others had one more.
         spent = 0 if total is None else total.feeder.prompt_tokens + total.feeder.output_tokens
-        if budget is not None and spent >= budget and self._error is None:
+        if budget is not None and spent >= budget and self._error is None and self._left:
             self._error = BudgetSpent("the tokens of this run are spent")
         if self._error is None and self._left:
             self._crew.want(self._left)

@@ -17,6 +17,7 @@ import pytest
 from tests.archives import write_archive
 from tests.slurm.cluster import Cluster
 from tests.slurm.submitted import ROOT, Submitted
+from tests.slurm.test_real_engines import EngineJob
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -175,6 +176,22 @@ def test_an_allocation_of_two_nodes_has_workers_on_both(job):
     assert made.again() == 0
     assert len({node for _, _, node in made.noted()}) == 2, log
     assert "4 workers on 2 nodes" in log
+
+
+def test_workers_over_the_allocation_ask_an_engine_over_the_same_nodes(bare, tmp_path):
+    """The engine's step keeps its GPUs, the workers' step runs beside it, and both have ended when the task has."""
+    made = EngineJob(bare, tmp_path / "job")
+    site = made.folder / "site.toml"
+    site.write_text('[slurm.workers]\ninterface = "lo"\n')
+    made.variables["S1BATCH_SITE"] = str(site)
+    made.hand_in("--scheduler", "allocation", "--workers", "2")
+    made.check_all()
+    assert "scheduler: allocation" in made.log()
+    assert "2 workers on 2 nodes" in made.log()
+    assert made.repeated() == 0
+    assert len(list(made.results.glob("slurm/workers-*/workers.log"))) == 1
+    assert not made.processes("distributed.cli.dask_worker")
+    assert bare.call("squeue", "-h").strip() == ""
 
 
 def test_the_documented_run_works_as_written(bare, tmp_path):
