@@ -232,7 +232,7 @@ class Submission:
     def _alone(self, tasks: Sequence[PartTask]) -> None:
         """Run parts with nothing beside them on their workers, as many at a time as there are workers."""
         with self._suspects(tasks) as waiting:
-            running: dict[Any, tuple[Suspect, PartTask, int]] = {}
+            running: dict[Any, tuple[Suspect, list[str]]] = {}
             in_a_row = 0
             while True:
                 self._check_stop()
@@ -241,17 +241,16 @@ class Submission:
                 while waiting and len(running) < self._sessions:
                     suspect = waiting.popleft()
                     task = suspect.next()
-                    asked = len(suspect.halving.group())
-                    running[self._submit_alone(suspect, task)] = (suspect, task, asked)
+                    running[self._submit_alone(suspect, task)] = (suspect, suspect.halving.group())
                 if not running:
                     return
                 for future in self._ended(running):
-                    suspect, task, asked = running.pop(future)
+                    suspect, asked = running.pop(future)
                     ended = self._result_alone(future, suspect)
                     future.release()
                     if isinstance(ended, Died):
-                        in_a_row += suspect.halving.died(ended) is not None
-                        self._check_data(suspect, asked, in_a_row)
+                        in_a_row += suspect.halving.died(ended, asked) is not None
+                        self._check_data(suspect, in_a_row)
                         waiting.appendleft(suspect)
                     elif isinstance(ended, PartSummary):
                         in_a_row = 0 if asked else in_a_row
@@ -289,9 +288,9 @@ class Submission:
             # Only who has begun it counts: a worker may also have died before, of another part.
             return read_mark(suspect.mark) or Leaves(part=suspect.task.part)
 
-    def _check_data(self, suspect: Suspect, asked: int, in_a_row: int) -> None:
+    def _check_data(self, suspect: Suspect, in_a_row: int) -> None:
         part = suspect.task.part
-        if not asked and suspect.halving.deaths >= TRIES:
+        if suspect.halving.idle_deaths >= TRIES:
             text = f"part {part}: every worker that finishes it dies, although all of its chunks have a row"
         elif in_a_row >= GIVEN_UP_IN_A_ROW:
             text = f"part {part}: {in_a_row} chunks in a row ended every worker that asked them alone"

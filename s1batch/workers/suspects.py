@@ -38,7 +38,7 @@ class Halving:
         self._groups: list[list[str]] = []  # the last one is next
         self._losses: dict[str, list[Died]] = {}
         self.given_up: dict[str, list[Died]] = {}
-        self.deaths = 0
+        self.idle_deaths = 0  # of workers that had nothing to ask
 
     def group(self) -> list[str]:
         """Return the chunks to ask next; empty when each has a row or was given up."""
@@ -58,17 +58,24 @@ class Halving:
         """Return the workers that a chunk has lost alone."""
         return self._losses.get(key, [])
 
-    def died(self, by: Died) -> str | None:
-        """Note that the worker that asked the group has died; return the chunk that is given up for it, if any."""
-        self.deaths += 1
-        group = self.group()
-        if not group:
+    def died(self, by: Died, asked: Sequence[str]) -> str | None:
+        """Note that a worker has died; return the chunk that is given up for it, if any.
+
+        Args:
+            by: The worker.
+            asked: The chunks that it was to ask: the group of that time.
+        """
+        if not asked:
+            self.idle_deaths += 1
+        still = set(self._open_chunks()).intersection(asked)
+        left = [key for key in asked if key in still]
+        if not left:
+            return None  # it had answered all of them, and nobody is to blame
+        if len(asked) > 1:
+            middle = len(left) // 2
+            self._groups[-1:] = [half for half in (left[middle:], left[:middle]) if half]
             return None
-        if len(group) > 1:
-            middle = len(group) // 2
-            self._groups[-1:] = [group[middle:], group[:middle]]
-            return None
-        (key,) = group
+        (key,) = left
         losses = self._losses.setdefault(key, [])
         losses.append(by)
         if len(losses) < self._tries:

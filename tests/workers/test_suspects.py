@@ -44,7 +44,7 @@ def find(part):
         attempts += 1
         assert attempts < 10_000
         if not part.ask(group):
-            halving.died(SOMEBODY)
+            halving.died(SOMEBODY, group)
     return halving
 
 
@@ -73,9 +73,25 @@ def test_a_chunk_is_given_up_only_after_as_many_workers_as_there_are_tries():
     halving = Halving(part.open)
     for _ in range(TRIES - 1):
         assert halving.group() == ["0"]
-        assert halving.died(SOMEBODY) is None
-    assert halving.died(SOMEBODY) == "0"
+        assert halving.died(SOMEBODY, ["0"]) is None
+    assert halving.died(SOMEBODY, ["0"]) == "0"
     assert halving.group() == []
+
+
+def test_a_worker_that_dies_behind_its_last_answer_blames_no_chunk():
+    """Its result is lost with it, and the next worker finds the mark; what is asked next has nothing to do with it."""
+    part = Part(2, {1})
+    halving = Halving(part.open)
+    for _ in range(10):
+        group = halving.group()
+        if len(group) == 1:
+            break
+        part.known.add("0")
+        halving.died(SOMEBODY, group)
+    for _ in range(TRIES):
+        assert halving.died(SOMEBODY, ["0"]) is None
+    assert halving.died(SOMEBODY, ["1"]) is None
+    assert not halving.given_up
 
 
 def test_the_row_says_how_often_and_by_whom_it_was_tried():
