@@ -17,7 +17,7 @@ import s1batch
 from tests.archives import pick_job
 from tests.faults.runs import ROOT, one_line, rows, run, start, stored, wait_for_journal, write_job, written
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 LOCAL = ("--scheduler", "local", "--workers", "2")
 
 
@@ -75,10 +75,10 @@ def test_chunks_that_kill_their_workers_get_a_row_that_says_so_and_all_others_ar
     bad = poison(job, monkeypatch, undisturbed, (7, 3), (7, 11), (15, 0))
     out, asked = job.parent / "out", job.parent / "asked"
     if where == "local":
-        ended = run(job, *LOCAL, timeout_s=300)
+        ended = run(job, *LOCAL, timeout_s=600)
     else:
         with cluster(job.parent) as (address, _scheduler):
-            ended = run(job, "--scheduler", address, timeout_s=300)
+            ended = run(job, "--scheduler", address, timeout_s=600)
     assert ended.process.returncode == 3, ended.said
     found = rows(out)
     marked = found.filter(pl.col("outcome") == "failed")
