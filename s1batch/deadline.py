@@ -14,6 +14,10 @@ LOOK_S = (30.0, 300.0)
 Slurm more than a few times a second, and a limit that was moved is noticed before it matters."""
 
 
+LAST_LOOK_S = 10.0
+"""How long before the end the last look is."""
+
+
 class Deadline:
     """By when a run must be over; pickles, and does not move any more then.
 
@@ -72,5 +76,6 @@ class Deadline:
 
     def _pause_s(self) -> float:
         shortest, longest = LOOK_S
-        # Not all tasks of an array at the same moment.
-        return min(max(self.left_s / 4, shortest), longest) * random.uniform(0.9, 1.1)
+        # Not all tasks of an array at the same moment, and once more before it is too late.
+        usual = min(max(self.left_s / 4, shortest), longest) * random.uniform(0.9, 1.1)
+        return min(usual, max(self.left_s - LAST_LOOK_S, LAST_LOOK_S / 4))

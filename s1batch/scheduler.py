@@ -62,7 +62,7 @@ class Carries(Protocol):
     ) -> PartSummary:
         """See `Session.run_part`."""
 
-    def stop(self, *, at_limit: bool = False) -> None:
+    def stop(self, *, at_limit: bool = False, in_vain: bool = False) -> None:
         """Take in nothing new; see `Session.stop`."""
 
     def stats(self) -> SessionStats | None:
@@ -205,7 +205,8 @@ def submit_all(
         if stop.is_set() and error is None:
             error = Interrupted("stopped")
         if error is not None:
-            session.stop(at_limit=isinstance(stop, Ending) and stop.at_limit)
+            ending = stop if isinstance(stop, Ending) else Ending(stop)
+            session.stop(at_limit=ending.at_limit, in_vain=ending.engine_gone)
             waiting.clear()
         # One part at a time waits for room. So they are read in the order of the plan, which readers follow fastest,
         # and there are no more threads than open parts: 32 that took turns needed 20 MB more. One turn of a part comes

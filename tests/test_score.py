@@ -16,7 +16,10 @@ import s1batch
 from s1batch.cli import main
 from s1batch.errors import EngineError, UsageError
 from s1batch.execution import RunOptions
+from s1batch.merging.merge import merge_results
 from s1batch.records import Request
+from s1batch.results.compaction import compact
+from s1batch.subset import Shard
 from tests.answers import loudest
 from tests.archives import START, pick_job, write_trace
 
@@ -112,6 +115,21 @@ class TestScore:
         assert baseline.detection.recall_all.value == 1.0
         assert own.detection.recall_all.value is not None
         assert own.detection.recall_all.value < 1.0
+
+    def test_compacted_and_merged_results_score_as_the_run_that_they_were_made_of(self, archive, truth, tmp_path):
+        whole = run(archive, tmp_path).score(truth, baselines=("ar_pick",))
+        job = pick_job(archive, engine={"kind": "replay", "function": "tests.test_score:honest"})
+        for index in range(2):
+            shard = RunOptions(shard=Shard(index, 2))
+            s1batch.run({**job, "run": {"part_chunks": 2}}, tmp_path / f"shard{index}", options=shard)
+        merge_results(tmp_path / "merged", [tmp_path / "shard0", tmp_path / "shard1"])
+        for folder in ("merged", "out"):
+            results = s1batch.open_results(tmp_path / folder)
+            results.merge()
+            compact(tmp_path / folder)
+            assert results.verify().complete
+            again = results.score(truth, baselines=("ar_pick",))
+            assert {**again.plain(), "results": ""} == {**whole.plain(), "results": ""}
 
     def test_the_numbers_are_written_and_one_seed_repeats_them(self, archive, truth, tmp_path):
         results = run(archive, tmp_path)

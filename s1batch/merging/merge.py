@@ -95,10 +95,11 @@ def _build(layout: Layout, parents: Sequence[Parent], rows_per_file: int) -> int
     for folder in (layout.rows, layout.journals):
         make_folder(folder)
     write_table(layout.schema, schema.arrow.empty_table())
-    about: list[dict[str, Any]] = [
-        {"path": str(parent.path.absolute()), **parent.spec.model_dump(mode="json", exclude={"merged_from"})}
-        for parent in parents
-    ]
+    about: list[dict[str, Any]] = []
+    for parent in parents:
+        own = {"path": str(parent.path.absolute()), **parent.spec.model_dump(mode="json", exclude={"merged_from"})}
+        # Of what was merged before, the runs behind it.
+        about += parent.spec.merged_from or [own]
     write_run_spec(parents[0].spec.model_copy(update={"merged_from": tuple(about)}), layout.run)
     merged = write_merged_plan(layout, parents)
     plan = PlanStore(layout.root)

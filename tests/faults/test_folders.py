@@ -167,6 +167,28 @@ def test_a_file_system_that_is_really_full(size, job, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("size", ["40k", "96k", "300k"])
+def test_a_file_system_that_gets_more_space_while_a_run_waits(size, job, undisturbed, tmp_path):
+    """Whatever meets the end of it, the plan, a journal or a part: the same run goes on, and asks nothing twice."""
+    out = tmp_path / "out"
+    out.mkdir()
+    with mounted("-t", "tmpfs", "-o", f"size={size}", "none", str(out)) as remount:
+        running = start(job)
+        said = running.process.stderr
+        assert said is not None
+        while "waiting up to 300 s, asking nothing new" not in (line := said.readline()):
+            assert line, "it ended without waiting"
+        remount("size=64m")
+        assert running.wait(60) == 0, running.said
+        running.wait_for_children()
+        assert "the results folder can be written again after" in running.said
+        assert rows(out).equals(undisturbed)
+        assert s1batch.open_results(out).verify().complete
+        fingerprints = (job.parent / "asked").read_text().split()
+        assert len(fingerprints) == len(set(fingerprints))
+
+
+@pytest.mark.slow
 def test_a_folder_that_turns_read_only_for_a_while(job, undisturbed):
     """EROFS at everything that changes the folder, from some moment on."""
     flag = job.parent / "read-only"

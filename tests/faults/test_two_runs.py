@@ -128,7 +128,7 @@ def test_a_lease_from_another_time_is_watched_before_it_is_taken(ahead_s, tmp_pa
     forge_lease(tmp_path, "run", age_s=ahead_s)
     clock = Hours()
     with LeaseKeeper(tmp_path / "leases", clock=clock).lease("run"):
-        assert clock.ahead_ns == 3600 * 10**9
+        assert clock.ahead_ns >= 3600 * 10**9
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from pathlib import Path
 
 from s1batch.errors import EngineError
@@ -15,7 +16,7 @@ async def steady(request: Request) -> str:
     """Note the question in a file of the task in the folder that ASKED names; take ANSWER_S seconds if it is slow."""
     task = f"{os.environ.get('SLURM_ARRAY_JOB_ID', 'none')}_{os.environ.get('SLURM_ARRAY_TASK_ID', 'none')}"
     with (Path(os.environ["ASKED"]) / task).open("a") as file:
-        file.write(f"{request.fingerprint} {os.environ.get('SLURM_RESTART_COUNT', '0')}\n")
+        file.write(f"{request.fingerprint} {os.environ.get('SLURM_RESTART_COUNT', '0')} {time.time():.3f}\n")
     await asyncio.sleep(float(os.environ.get("ANSWER_S", "1")) if "slow" in request.text else 0.01)
     return json.dumps({"length": len(request.text)})
 

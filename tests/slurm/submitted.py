@@ -90,10 +90,17 @@ class Submitted:
 
     def asked(self) -> dict[str, list[tuple[str, int]]]:
         """Return what each task asked: fingerprints, and how often the task had been started again by then."""
+        return {name: [(each[0], int(each[1])) for each in words] for name, words in self._questions().items()}
+
+    def asked_at(self) -> dict[str, list[float]]:
+        """Return when each task asked, seconds since 1970, in order."""
+        return {name: sorted(float(each[2]) for each in words) for name, words in self._questions().items()}
+
+    def _questions(self) -> dict[str, list[list[str]]]:
         found = {}
         for path in sorted((self.folder / "asked").iterdir()):
-            words = [line.split() for line in path.read_text().splitlines()]
-            found[path.name] = [(fingerprint, int(restarts)) for fingerprint, restarts in words]
+            lines = path.read_text().splitlines(keepends=True)
+            found[path.name] = [line.split() for line in lines if line.endswith("\n")]
         return found
 
     def asked_twice(self) -> int:

@@ -36,20 +36,35 @@ def limited(bare, tmp_path_factory) -> Submitted:
     return run
 
 
+def wrapped(run: Submitted, *options: str, **variables: str) -> str:
+    """Submit a plain run as a job of its own; return its number."""
+    command = f"exec {sys.executable} -m s1batch run job.yaml"
+    own = [f"--output={run.folder}/log", f"--chdir={run.folder}", "--parsable"]
+    variables = {"PYTHONPATH": str(ROOT), "ASKED": str(run.folder / "asked"), **variables}
+    exported = ",".join(["ALL", *(f"{name}={value}" for name, value in variables.items())])
+    return run.cluster.call("sbatch", *options, *own, f"--export={exported}", "--wrap", command).strip()
+
+
 @pytest.fixture(scope="module")
 def paced(bare, tmp_path_factory, limited) -> Submitted:
     """A run in an allocation that Slurm does not tell of its limit; its questions take 8 s each."""
     run = Submitted(bare, tmp_path_factory.mktemp("paced"), rows=5, slow=lambda number: True)
-    command = f"exec {sys.executable} -m s1batch run job.yaml"
-    options = ["--time=1", "--nodelist=n1", f"--output={run.folder}/log", f"--chdir={run.folder}", "--parsable"]
-    variables = {"PYTHONPATH": str(ROOT), "ASKED": str(run.folder / "asked"), "ANSWER_S": "8"}
-    exported = ",".join(["ALL", *(f"{name}={value}" for name, value in variables.items())])
-    run.job = bare.call("sbatch", *options, f"--export={exported}", "--wrap", command).strip()
+    run.job = wrapped(run, "--time=1", "--nodelist=n1", ANSWER_S="8")
     return run
 
 
 @pytest.fixture(scope="module")
-def unpowered(bare, tmp_path_factory, paced) -> Submitted:
+def prolonged(bare, tmp_path_factory, paced) -> Submitted:
+    """The same, with a limit that is moved once it has begun."""
+    run = Submitted(bare, tmp_path_factory.mktemp("prolonged"), rows=5, slow=lambda number: True)
+    run.job = wrapped(run, "--time=1", "--nodelist=n1", ANSWER_S="8")
+    run.until(run.asked, "the first question")
+    bare.call("scontrol", "update", f"jobid={run.job}", "timelimit=4")
+    return run
+
+
+@pytest.fixture(scope="module")
+def unpowered(bare, tmp_path_factory, prolonged) -> Submitted:
     """An array whose node loses its power once each task has a row."""
     run = Submitted(bare, tmp_path_factory.mktemp("unpowered"), rows=40, slow=lambda number: True)
     run.submit(2, "--sbatch", "exclude=n1,n2", ANSWER_S="0.7")
@@ -214,6 +229,14 @@ def test_no_question_is_begun_that_could_not_be_answered_before_the_limit(paced)
     assert code == 0, said
     paced.check(5)
     assert paced.asked_twice() == 0, "a question was cut off"
+
+
+def test_a_limit_that_is_moved_while_a_run_is_under_way_counts(prolonged):
+    prolonged.until(lambda: not prolonged.cluster.call("squeue", "-h", "-j", prolonged.job), "the end of the job")
+    log = (prolonged.folder / "log").read_text()
+    assert "the limit of the allocation was moved: this run is over in" in log, log
+    prolonged.check(5)
+    assert prolonged.asked_twice() == 0
 
 
 def test_a_preempted_task_goes_on_by_itself(preempted):
