@@ -30,7 +30,7 @@ lint: $(STAMP)
 
 # Each in its default size, some of them smaller than in docs/performance.md; --help of a script names the larger ones.
 bench: $(STAMP)
-	@for script in tests/benchmarks/bench_*.py; do \
+	@for script in tests/benchmarks/bench_*.py tests/benchmarks/simulate; do \
 		name=$$(basename $$script .py); echo "== $$name"; began=$$(date +%s); \
 		$(BIN)/python -m tests.benchmarks.$$name || exit 1; \
 		echo "== $$name took $$(($$(date +%s) - began)) s"; \

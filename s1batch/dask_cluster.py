@@ -20,6 +20,7 @@ from distributed.scheduler import KilledWorker
 
 from s1batch.canonical import digest
 from s1batch.errors import Interrupted, S1BatchError, UsageError
+from s1batch.part_gate import FEWEST_OPEN_PARTS
 from s1batch.part_runner import PartSummary
 from s1batch.process_settings import give_back_memory, settle_process
 from s1batch.scheduler import POLL_S, PartTask, Watch
@@ -102,7 +103,7 @@ def run_on_dask(
         Interrupted: `stop` was set before every part had ended.
         S1BatchError: What ended the run.
     """
-    width = setup.loaded.spec.run.parts_in_flight
+    width = setup.loaded.spec.run.parts_in_flight or FEWEST_OPEN_PARTS
     # Two runs on one cluster must not meet in one plugin, and a run that goes on replaces the one that was killed.
     plugin = f"s1batch-session-{digest([str(setup.results.resolve()), setup.run])}"
     with _client(address, workers, width) as client:

@@ -23,15 +23,25 @@ def engine() -> None:
 @click.option("--dry-run", is_flag=True, help="Print the commands of every node and start nothing.")
 @click.option("--endpoints", type=ENDPOINTS, help="Folder to register in, instead of the one in SPEC.")
 @click.option("--detach", is_flag=True, help="Return when the servers are ready; `engine down` ends them.")
+@click.option("--of-run", "free_ports", hidden=True, help="A run started this; which ports are to be found free.")
 def up(
-    spec: Path, nodes: str | None, node_rank: int | None, dry_run: bool, endpoints: Path | None, detach: bool
+    spec: Path,
+    nodes: str | None,
+    node_rank: int | None,
+    dry_run: bool,
+    endpoints: Path | None,
+    detach: bool,
+    free_ports: str | None,
 ) -> None:
     """Start this node's part of the servers that SPEC describes, and watch them until a signal comes."""
     from s1batch.launching import starting
 
+    if free_ports is not None:
+        starting.serve_for_run(spec, [each for each in free_ports.split(",") if each], _say)
+        return
     prepared = starting.prepare(spec, nodes=nodes.split(",") if nodes else None, endpoints=endpoints)
-    if prepared.told:
-        _say(prepared.told)
+    if prepared.backend.told:
+        _say(prepared.backend.told)
     if dry_run:
         for line in starting.dry_run_lines(prepared):
             click.echo(line)

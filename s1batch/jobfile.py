@@ -45,8 +45,12 @@ class RunBlock(Config):
 
     scheduler: str = placement("auto", description="auto, inline, local, or the address of a Dask scheduler")
     workers: int | None = placement(None, ge=1, description="worker processes of `local`")
-    parts_in_flight: int = placement(
-        32, ge=1, le=64, description="most parts that each worker has open at once; 4 of them are read at a time"
+    parts_in_flight: int | None = placement(
+        None,
+        ge=1,
+        le=1024,
+        description="most parts that each worker has open at once (default: enough for the requests in flight, at "
+        "least 32); 4 of them are read at a time",
     )
     part_chunks: int | None = placement(
         None, ge=1, description="chunks in a part (default: 128, growing with the plan)"

@@ -12,8 +12,10 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+from s1batch.assembly import requests_in_flight
 from s1batch.class_turns import ALL_AT_ONCE, ClassTurn
 from s1batch.errors import Interrupted, S1BatchError, UsageError
+from s1batch.part_gate import most_open_parts
 from s1batch.part_runner import PartSummary
 from s1batch.process_settings import give_back_memory
 from s1batch.session import Session, SessionSetup, SessionStats
@@ -60,7 +62,7 @@ class Carries(Protocol):
     ) -> PartSummary:
         """See `Session.run_part`."""
 
-    def stop(self, *, at_limit: bool = False) -> None:
+    def stop(self, *, at_limit: bool = False, in_vain: bool = False) -> None:
         """Take in nothing new; see `Session.stop`."""
 
     def stats(self) -> SessionStats | None:
@@ -139,7 +141,7 @@ def run_parts(
 def _run_inline(
     setup: SessionSetup, tasks: Sequence[PartTask], watch: Watch, stop: StopSign, say: Callable[[str], None]
 ) -> None:
-    width = setup.loaded.spec.run.parts_in_flight
+    width = most_open_parts(setup.loaded.spec.run.parts_in_flight, requests_in_flight(setup.loaded))
     with ExitStack() as opened:
         with at_once(stop):  # an engine may take half an hour to load
             session = opened.enter_context(Session(setup, say))
@@ -203,7 +205,8 @@ def submit_all(
         if stop.is_set() and error is None:
             error = Interrupted("stopped")
         if error is not None:
-            session.stop(at_limit=isinstance(stop, Ending) and stop.at_limit)
+            ending = stop if isinstance(stop, Ending) else Ending(stop)
+            session.stop(at_limit=ending.at_limit, in_vain=ending.engine_gone)
             waiting.clear()
         # One part at a time waits for room. So they are read in the order of the plan, which readers follow fastest,
         # and there are no more threads than open parts: 32 that took turns needed 20 MB more. One turn of a part comes

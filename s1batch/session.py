@@ -294,20 +294,24 @@ class Session:
                 if self._stopped.wait(1.0):
                     raise Interrupted("the run is being stopped") from None
 
-    def stop(self, *, at_limit: bool = False) -> None:
+    def stop(self, *, at_limit: bool = False, in_vain: bool = False) -> None:
         """Take in nothing new; what the engine has already got is waited for, up to the job's `run.drain_s`.
 
         A second call does nothing.
 
         Args:
             at_limit: The allocation is about to end: answers are waited for as long as there is time.
+            in_vain: The engine is gone: none are waited for.
         """
         self._stopped.set()
         if self._crew is not None and self._draining is None:
             grace_s = self._options.drain_s
             if at_limit and self._setup.deadline is not None:
                 grace_s = self._setup.deadline.left_s + STRAGGLER_S
+            # Answers that came may still wait for the disk.
             self._patience.by(time.monotonic() + grace_s)
+            if in_vain:
+                grace_s = 0.0
             self._draining = asyncio.run_coroutine_threadsafe(self._crew.feeder.drain(grace_s), self._loop)
 
     def _stop_late(self) -> None:

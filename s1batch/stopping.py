@@ -36,6 +36,7 @@ class Ending:
         self._deadlines = [] if deadline is None or late is None else [(deadline, late)]
         self._limits: list[tuple[Deadline, S1BatchError]] = []
         self._error: S1BatchError | None = None
+        self._engine_gone = False
 
     def by(self, deadline: float, late: S1BatchError) -> None:
         """Add another time at which the run is over, and the error that it then ends with."""
@@ -54,6 +55,16 @@ class Ending:
         """End the run with an error; the first one counts."""
         if self._error is None:
             self._error = error
+
+    def end_without_engine(self, error: S1BatchError) -> None:
+        """End the run with an error, because nothing is there any more that could answer."""
+        self._engine_gone = True
+        self.end(error)
+
+    @property
+    def engine_gone(self) -> bool:
+        """Whether answers on their way would be waited for in vain."""
+        return self._engine_gone
 
     def is_set(self) -> bool:
         """Whether to stop."""

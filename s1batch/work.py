@@ -141,17 +141,21 @@ def _engine(work: Work, choice: Choice, ending: Ending, watch: ProgressWatch, sa
     if not isinstance(spec, ServedEngineSpec):
         yield work.loaded
         return
+    from s1batch.launching.loading import LoadingFile
     from s1batch.launching.own_servers import OwnServers, host_for, run_folder
 
+    layout = Layout(work.path)
     servers = OwnServers(
         spec,
         work.loaded.base_dir,
-        run_folder(Layout(work.path).servers),
+        run_folder(layout.servers),
         host=host_for(remote=choice.name not in ("inline", "local")),
+        loading=LoadingFile(layout.servers / "loading.json", work.deadline),
+        deadline=work.deadline,
         stop=ending,
         say=say,
         answers=lambda: watch.added,
-        failed=ending.end,
+        failed=ending.end_without_engine,
     )
     with servers:
         client = spec.client(servers.urls, work.loaded.base_dir)

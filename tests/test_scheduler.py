@@ -69,7 +69,7 @@ class FewAtOnce:
                 raise LockedError("part 13 is another run's")
         return PartSummary(part=part, finished=True)
 
-    def stop(self, *, at_limit=False):
+    def stop(self, *, at_limit=False, in_vain=False):
         pass
 
     def stats(self):

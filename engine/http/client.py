@@ -186,7 +186,7 @@ class HttpEngine:
                     if self._router.has_room_for_waiting(endpoint):
                         self._wake()
                 seconds = time.monotonic() - sent
-            self._report(endpoint, result)
+            self._report(endpoint, result, sent)
             if isinstance(result, Answered):
                 self._router.took(endpoint, seconds)
                 self._check_budget(endpoint, question.budget, result)
@@ -264,7 +264,7 @@ class HttpEngine:
     def _without_key(self, text: str) -> str:
         return text.replace(self._secret, "***") if self._secret else text
 
-    def _report(self, endpoint: Endpoint, result: Answered | Failure) -> None:
+    def _report(self, endpoint: Endpoint, result: Answered | Failure, sent: float) -> None:
         now = time.monotonic()
         if isinstance(result, Failure) and result.retry_after_s is not None:
             self._router.cool(endpoint, now + result.retry_after_s)
@@ -273,7 +273,7 @@ class HttpEngine:
             self._router.succeeded(endpoint)
             if passed:
                 self._wake()
-        elif self._router.failed(endpoint, result.detail, now):
+        elif self._router.failed(endpoint, result.detail, now, sent):
             _log.warning("%s is left out until it works again: %s", endpoint.url, result.detail)
             self.start_probing(endpoint)
 
@@ -371,7 +371,7 @@ class HttpEngine:
                 break
             self._router.probe_failed(endpoint, self._without_key(error))
         _log.warning("%s is used again", endpoint.url)
-        self._router.readmit(endpoint)
+        self._router.readmit(endpoint, time.monotonic())
         self._wake()
 
     def _wake(self) -> None:

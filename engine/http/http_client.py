@@ -22,6 +22,13 @@ from s1batch.engine.http.wire import Reply, Route
 KEEP_ALIVE_S = 4.0
 """Idle connections are closed after this: before uvicorn, which most of these servers run on, closes them at 5 s."""
 
+VANISHED_AFTER_S = 60
+"""A server whose machine says nothing for so long, not even to the system's keep-alive probes, is gone: a node without
+power resets no connection, and its requests would wait for their timeouts."""
+
+FIRST_PROBE_S = 20
+PROBES = 4
+
 KNOWN_ADDRESSES_S = 300.0
 """How long the addresses of a name are believed."""
 
@@ -172,6 +179,7 @@ class HttpClient:
         plug = socket.socket(family, socket.SOCK_STREAM)
         try:
             plug.setblocking(False)
+            _notice_silence(plug)
             await loop.sock_connect(plug, place)
             _, connection = await loop.create_connection(
                 lambda: Connection(loop),
@@ -208,6 +216,19 @@ class HttpClient:
     def _forget(self, place: tuple[str, int], task: asyncio.Task[deque[_Address]]) -> None:
         if self._addresses.get(place) is task:
             del self._addresses[place]
+
+
+def _notice_silence(plug: socket.socket) -> None:
+    """Let the system end a connection whose other side vanished, as far as it has the options (tcp(7))."""
+    plug.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", FIRST_PROBE_S),
+        ("TCP_KEEPINTVL", (VANISHED_AFTER_S - FIRST_PROBE_S) // PROBES),
+        ("TCP_KEEPCNT", PROBES),
+        ("TCP_USER_TIMEOUT", 1000 * VANISHED_AFTER_S),  # for what was sent and never acknowledged
+    ):
+        if hasattr(socket, name):
+            plug.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def _addresses(host: str, port: int, loop: asyncio.AbstractEventLoop) -> deque[_Address]:

@@ -9,6 +9,7 @@ No clock of its own and no network: the caller passes the time, reports what hap
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,8 @@ class Endpoint:
         turn: When it was last chosen, as a count; breaks ties in turn.
         dead_since: When it was first taken out since its last answer; None when it has not been.
         on_trial: It was readmitted and has not answered since: one request at a time is enough to find out.
+        readmitted_at: When; requests that were sent before say nothing about it, and may hang for long.
+        readmissions: How often.
         answers: How many it gave.
         mean_s: Mean time of the last ones.
         pace: How many times as long as is typical that is; 1 unless it is slow.
@@ -63,6 +66,8 @@ class Endpoint:
     turn: int = 0
     dead_since: float | None = None
     on_trial: bool = False
+    readmitted_at: float = -math.inf
+    readmissions: int = 0
     answers: int = 0
     mean_s: float = 0.0
     pace: float = 1.0
@@ -85,7 +90,7 @@ class Router:
     """
 
     def __init__(
-        self, urls: Sequence[str], *, eject_after: int = 3, probe_base_s: float = 1.0, probe_cap_s: float = 60.0
+        self, urls: Sequence[str], *, eject_after: int = 3, probe_base_s: float = 1.0, probe_cap_s: float = 15.0
     ) -> None:
         self.endpoints = tuple(Endpoint(url=url) for url in urls)
         self._eject_after = eject_after
@@ -93,6 +98,8 @@ class Router:
         self._probe_cap_s = probe_cap_s
         self._turn = 0
         self._typical_s = 0.0
+        self._means: list[float] = []  # of the endpoints that answered, sorted
+        self._answers = 0
         self._most_each = math.inf
         self._waiting: Counter[Hashable] = Counter()
         self._affinity = Affinity(urls)
@@ -122,7 +129,10 @@ class Router:
         is_late_for_all = True
         least = (math.inf, 0)
         for endpoint in self.endpoints:
-            if not _is_usable(endpoint, now):
+            # `_is_usable`, written out: this goes through all endpoints for every request.
+            if endpoint.ejected_since is not None or endpoint.cool_until > now:
+                continue
+            if endpoint.on_trial and endpoint.in_flight:
                 continue
             is_late = endpoint.pace > 1 and self._is_too_late_for(endpoint, left)
             is_late_for_all &= is_late
@@ -151,10 +161,11 @@ class Router:
     def using(self, endpoint: Endpoint) -> Iterator[None]:
         """Count one request as in flight."""
         endpoint.in_flight += 1
+        readmissions = endpoint.readmissions
         try:
             yield
         finally:
-            endpoint.in_flight -= 1
+            endpoint.in_flight -= readmissions == endpoint.readmissions
 
     @contextmanager
     def computing(self, endpoint: Endpoint, batch_class: Hashable | None) -> Iterator[None]:
@@ -214,12 +225,18 @@ class Router:
 
     def took(self, endpoint: Endpoint, seconds: float) -> None:
         """Report how long an answer took."""
+        before = endpoint.mean_s
         endpoint.answers += 1
-        endpoint.mean_s += (seconds - endpoint.mean_s) / min(endpoint.answers, MEMORY_ANSWERS)
+        endpoint.mean_s += (seconds - before) / min(endpoint.answers, MEMORY_ANSWERS)
         if len(self.endpoints) > 1:
-            means = sorted(each.mean_s for each in self.endpoints if each.answers)
+            means = self._means
+            if endpoint.answers > 1:
+                del means[bisect_left(means, before)]
+            insort(means, endpoint.mean_s)
             self._typical_s = means[(len(means) - 1) // 2]
-            for each in self.endpoints:
+            self._answers += 1
+            # That of the others follows what is typical once a round: it costs as much as all else here together.
+            for each in self.endpoints if self._answers % len(self.endpoints) == 0 else (endpoint,):
                 is_slow = each.answers >= FEWEST_ANSWERS and each.mean_s > SLOW * self._typical_s
                 each.pace = each.mean_s / self._typical_s if is_slow else 1.0
 
@@ -230,8 +247,17 @@ class Router:
         endpoint.on_trial = False
         endpoint.dead_since = None
 
-    def failed(self, endpoint: Endpoint, error: str, now: float) -> bool:
-        """Report that the endpoint did not answer; return whether this took it out, so that it must be probed."""
+    def failed(self, endpoint: Endpoint, error: str, now: float, sent: float | None = None) -> bool:
+        """Report that the endpoint did not answer; return whether this took it out, so that it must be probed.
+
+        Args:
+            endpoint: The endpoint.
+            error: What went wrong.
+            now: The time.
+            sent: When it was asked; None means just now. What was asked before it was readmitted counts no more.
+        """
+        if sent is not None and sent < endpoint.readmitted_at:
+            return False
         endpoint.failures += 1
         endpoint.last_error = error
         if endpoint.ejected_since is not None or endpoint.failures < self._eject_after:
@@ -257,8 +283,14 @@ class Router:
         endpoint.last_error = error
         endpoint.ejections += 1
 
-    def readmit(self, endpoint: Endpoint) -> None:
-        """Use the endpoint again, for one request at a time until it answers; one failure takes it out again."""
+    def readmit(self, endpoint: Endpoint, now: float) -> None:
+        """Use the endpoint again, for one request at a time until it answers; one failure takes it out again.
+
+        Requests that were sent to it before are not counted any more: it has forgotten them, or computes them still.
+        """
+        endpoint.readmitted_at = now
+        endpoint.readmissions += 1
+        endpoint.in_flight = 0
         endpoint.ejected_since = None
         endpoint.on_trial = True
         endpoint.failures = self._eject_after - 1

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from s1batch.config import placement
 from s1batch.engine.http.spec import HttpEngineSpec
@@ -22,12 +22,21 @@ from s1batch.engine.serving.backends import (
 from s1batch.engine.serving.spec import FlagValue, Server, ServerSettings, ServingSpec, named_flags, said
 from s1batch.records import ModelIdentity
 
+PORTS = ("port", "ray_port", "dist_port")
+"""Fields of ports; those that are left out are found where they are used."""
+
+STAGING_S = 24 * 3600.0
+"""What a request may have to wait for while servers that died copy their checkpoint again."""
+
 _UNNAMED: frozenset[Server] = frozenset({"transformers"})
 """Servers that call a model by what they were started with."""
 
+_ONE_NODE: frozenset[Server] = frozenset({"llama_cpp", "transformers"})
+"""Servers that do not spread over nodes."""
+
 
 class ServedEngineSpec(ServerSettings):
-    """Servers on this host that live as long as the run, and how they are asked.
+    """Servers that live as long as the run, on this host or on nodes of its allocation, and how they are asked.
 
     What answers depend on is compared when a run goes on: model, name, revision, number formats, backend, parsers and
     `flags`. What only says where and how fast (GPUs, ports, patience, `tuning`) may change.
@@ -40,7 +49,10 @@ class ServedEngineSpec(ServerSettings):
         dtype: Number format of the weights, part of the identity; tell the server in `flags`.
         quantisation: Quantisation of the weights, part of the identity; tell the server in `flags`.
         tuning: Further options like `flags`, but such that cannot change an answer: `{max-batch-size: 128}`.
-        port: Of the (first) server; None takes free ones.
+        nodes: On how many nodes of the Slurm allocation they run; `auto`: on all of them; 1: on this host.
+        port: Of the (first) server of each node; None takes free ones.
+        ray_port: Where Ray's head listens; None takes a free one.
+        dist_port: Where the ranks find one another; None takes a free one.
         timeout_s: Deadline of one attempt.
         total_timeout_s: Deadline of one request, over all attempts; loading the model again is not counted.
         max_attempts: How often one request is asked before it counts as failed.
@@ -56,7 +68,10 @@ class ServedEngineSpec(ServerSettings):
     dtype: str = ""
     quantisation: str = ""
     tuning: dict[str, FlagValue] = placement(default_factory=dict)
+    nodes: Annotated[int, Field(ge=1)] | Literal["auto"] = placement(1)
     port: int | None = placement(None, ge=1, le=65535)
+    ray_port: int | None = placement(None, ge=1, le=65535)
+    dist_port: int | None = placement(None, ge=1, le=65535)
     timeout_s: float = placement(600.0, gt=0)
     total_timeout_s: float = placement(3600.0, gt=0)
     max_attempts: int = placement(5, ge=1)
@@ -76,8 +91,13 @@ class ServedEngineSpec(ServerSettings):
             raise ValueError(f"{', '.join(twice)}: stands in flags and in tuning; remove one of them")
         if self.media == "shared_memory" and self.kind != "lmdeploy":
             raise ValueError("media: shared_memory is for LMDeploy servers, which encode series; use data_url")
+        if self.nodes != 1:
+            if self.kind in _ONE_NODE:
+                raise ValueError(f"nodes: {self.kind} serves from one node; leave nodes out")
+            if self.media == "shared_memory":
+                raise ValueError("media: shared_memory reaches servers on the run's own host only; leave nodes out")
         try:
-            self.serving(port=1, host="localhost")
+            self.serving(("localhost",))
         except ValidationError as error:
             raise ValueError("; ".join(said(error))) from error
         return self
@@ -94,20 +114,25 @@ class ServedEngineSpec(ServerSettings):
         """GPUs that serve, as far as the block says."""
         return self.tp * self.dp if self.kind == "vllm" else max(self.tp, self.dp, self.ep)
 
-    def serving(self, *, port: int, host: str, base_dir: Path | None = None) -> ServingSpec:
+    @property
+    def free_ports(self) -> tuple[str, ...]:
+        """The ports that nobody has named."""
+        return tuple(field for field in PORTS if getattr(self, field) is None)
+
+    def serving(self, hosts: Sequence[str], base_dir: Path | None = None) -> ServingSpec:
         """Return the description of the servers, as `engine up` reads it.
 
         Args:
-            port: Of the first server.
-            host: Name or address of this host.
+            hosts: Names or addresses of the nodes, in the order of their ranks.
             base_dir: The job file's folder, which a relative path of a checkpoint starts from.
         """
         settings: dict[str, Any] = {field: getattr(self, field) for field in ServerSettings.model_fields}
+        settings |= {field: getattr(self, field) for field in PORTS if field not in self.free_ports}
         settings["flags"] = {**self.flags, **self.tuning}
         settings["model"] = located(self.model, base_dir)
         # However the path of the checkpoint is written.
         settings["name"] = None if self.kind in _UNNAMED else self.served_name
-        return ServingSpec(server=self.kind, nodes=(host,), port=port, **settings)
+        return ServingSpec(server=self.kind, nodes=tuple(hosts), **settings)
 
     def client(self, urls: tuple[str, ...], base_dir: Path | None = None) -> HttpEngineSpec:
         """Return the block of an engine that asks the servers once they serve.
@@ -116,7 +141,7 @@ class ServedEngineSpec(ServerSettings):
             urls: Where they do.
             base_dir: The job file's folder.
         """
-        loading_s = self.ready_timeout_s + self.stop_grace_s
+        loading_s = self.ready_timeout_s + self.stop_grace_s + (0.0 if self.stage is None else STAGING_S)
         return HttpEngineSpec(
             urls=urls,
             model=located(self.model, base_dir) if self.kind in _UNNAMED else self.served_name,
@@ -142,7 +167,7 @@ class ServedEngineSpec(ServerSettings):
         Raises:
             UsageError: TurboMind was asked for and does not serve the model.
         """
-        serving = self.serving(port=1, host="localhost", base_dir=base_dir)
+        serving = self.serving(("localhost",), base_dir)
         known = self.kind != "lmdeploy" or self.backend == "pytorch" or self.architecture is not None
         return choose_backend(serving) if known or read_config(serving.model) is not None else None
 

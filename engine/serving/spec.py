@@ -48,8 +48,8 @@ class ServerSettings(Config):
             values, a mapping for JSON.
         env: Further environment variables of the servers.
         prefix: Words in front of every command, such as `[apptainer, exec, --nv, image.sif]`.
-        ray_port: Where Ray's head listens.
-        dist_port: Where the ranks find one another.
+        stage: A folder on each node's own disk, `$NAME` in it taken from the node's environment. The checkpoint is
+            copied there, and proved, before the servers start; they load it from there under its own name.
         ready_timeout_s: Deadline for loading the model.
         stop_grace_s: Time between SIGTERM and SIGKILL.
         check_every_s: How often the health of running servers is asked.
@@ -73,8 +73,7 @@ class ServerSettings(Config):
     flags: dict[str, FlagValue] = Field(default_factory=dict)
     env: dict[str, str] = placement(default_factory=dict)
     prefix: tuple[str, ...] = placement(())
-    ray_port: int = placement(6379, ge=1, le=65535)
-    dist_port: int = placement(29555, ge=1, le=65535)
+    stage: str | None = placement(None, min_length=1)
     ready_timeout_s: float = placement(3600.0, gt=0)
     stop_grace_s: float = placement(30.0, ge=0)
     check_every_s: float = placement(15.0, gt=0)
@@ -113,15 +112,21 @@ class ServingSpec(ServerSettings):
         server: Which program serves.
         nodes: Hosts, in the order of their ranks; empty means this host. They must reach one another under these names.
         port: Of the server; with data parallelism of the first one on each node, the others follow.
+        ray_port: Where Ray's head listens.
+        dist_port: Where the ranks find one another.
         endpoints: Folder in which the nodes register, on a file system that all of them see.
         logs: Folder for the servers' output.
+        digests: Folder in which nodes that stage compare what they have read, on a file system that all of them see.
     """
 
     server: Server = "lmdeploy"
     nodes: tuple[str, ...] = ()
     port: int = Field(23333, ge=1, le=65535)
+    ray_port: int = Field(6379, ge=1, le=65535)
+    dist_port: int = Field(29555, ge=1, le=65535)
     endpoints: str = "endpoints"
     logs: str = "logs"
+    digests: str = "digests"
 
     @field_validator("nodes", mode="before")
     @classmethod
@@ -144,6 +149,8 @@ class ServingSpec(ServerSettings):
             for field in ("backend", "architecture", "smallest_prompt_tokens", "longest_prompt_tokens"):
                 if getattr(self, field) != type(self).model_fields[field].default:
                     raise ValueError(f"{field} is a setting of LMDeploy; leave it out with server: {self.server}")
+        if self.server == "transformers" and self.stage is not None:
+            raise ValueError("stage: transformers serve calls a model by its path; leave stage out")
         if self.longest_prompt_tokens is not None and self.longest_prompt_tokens < (
             self.smallest_prompt_tokens or 1 << 62
         ):

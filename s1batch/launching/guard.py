@@ -66,9 +66,14 @@ class Guard:
         grace_s: Time between SIGTERM and SIGKILL.
         forget: File that is removed as soon as the end begins, so that nobody is sent to a dying server.
         handed_on: An open file that the command gets under the same number and the guard closes; None: none.
+        shares_input: The command has the guard's standard input as its own, and ends by itself when that ends. So it
+            gets the grace twice: before SIGTERM, with which `srun` would kill its tasks at once, and after it.
     """
 
-    def __init__(self, grace_s: float, forget: Path | None, handed_on: int | None = None) -> None:
+    def __init__(
+        self, grace_s: float, forget: Path | None, handed_on: int | None = None, *, shares_input: bool = False
+    ) -> None:
+        self._shares_input = shares_input
         self._grace_s = grace_s
         self._forget = forget
         self._handed_on = handed_on
@@ -88,7 +93,7 @@ class Guard:
         try:
             child = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=None if self._shares_input else subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -134,12 +139,13 @@ class Guard:
             self._forget.unlink(missing_ok=True)
         asked = self._stops
         deadline = time.monotonic() + self._grace_s
+        if self._shares_input and not self._input:
+            self._await_command(pid, asked, deadline)
+            deadline = time.monotonic() + self._grace_s
         if self._code is None:
             # The group only: launchers end their own workers in the right order when they are asked.
             _signal_group(pid, signal.SIGTERM)
-            while self._code is None and self._has_time(asked, deadline):
-                self._wait(min(deadline - time.monotonic(), 1.0))
-                self._reap(pid)
+            self._await_command(pid, asked, deadline)
         for process in _descendants():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.terminate()
@@ -147,6 +153,11 @@ class Guard:
             self._wait(min(deadline - time.monotonic(), 0.1))
             self._reap(pid)
         kill_descendants(KILL_TIMEOUT_S)
+
+    def _await_command(self, pid: int, asked: int, deadline: float) -> None:
+        while self._code is None and self._has_time(asked, deadline):
+            self._wait(min(deadline - time.monotonic(), 1.0))
+            self._reap(pid)
 
     def _has_time(self, asked: int, deadline: float) -> bool:
         """Whether the grace is not over: neither by the clock nor because the guard was told once more."""
@@ -180,10 +191,12 @@ def _main() -> None:
     parser.add_argument("--grace-s", type=float, required=True)
     parser.add_argument("--forget", type=Path)
     parser.add_argument("--hand-on", type=int, metavar="FD")
+    parser.add_argument("--share-input", action="store_true")
     parser.add_argument("command", nargs="+")
     given = parser.parse_args()
     log = os.open(given.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sys.exit(Guard(given.grace_s, given.forget, given.hand_on).run(given.command, log))
+    guard = Guard(given.grace_s, given.forget, given.hand_on, shares_input=given.share_input)
+    sys.exit(guard.run(given.command, log))
 
 
 if __name__ == "__main__":

@@ -1,33 +1,39 @@
 """Servers that a run starts for itself: `engine up` below a guard that outlives no run, watched and started again.
 
-The run holds the only end of a pipe into the guard. Whatever becomes of the run, the pipe ends with it; then the guard
-ends `engine up`, which ends its servers, and kills what is left.
+The run holds the only end of a pipe into the guard and into `engine up`. Whatever becomes of the run, the pipe ends
+with it; then `engine up` ends its servers, and the guard kills what is left. Over several nodes of an allocation, srun
+stands between the two: it hands the end of the pipe to the `engine up` of each node.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from s1batch.deadline import Deadline
 from s1batch.engine.serving.backends import choose_backend
 from s1batch.engine.serving.commands import plan_nodes
 from s1batch.engine.serving.engine_spec import ServedEngineSpec
-from s1batch.errors import EngineUnavailable, Interrupted, S1BatchError, UsageError
+from s1batch.errors import EngineUnavailable, Interrupted, OutOfTime, ResultsError, S1BatchError, UsageError
 from s1batch.launching import guard
+from s1batch.launching.allocation import find_place
+from s1batch.launching.loading import Loading, LoadingFile
+from s1batch.launching.log_tail import tail
+from s1batch.launching.member import read_ends
 from s1batch.launching.registry import read_registry, ready_endpoints
-from s1batch.launching.supervisor import GUARD_MARGIN_S, tail
+from s1batch.launching.starting import ENDS
+from s1batch.launching.supervisor import GUARD_MARGIN_S
 from s1batch.stopping import StopSign
 
 POLL_S = 0.2
@@ -35,13 +41,11 @@ POLL_S = 0.2
 RESTART_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 """Waits before a restart; they double."""
 
+LATE_S = 10.0
+"""What servers get to end by themselves behind the run's deadline: their task must requeue itself before the limit."""
+
 SETTLED_S, SETTLED_ANSWERS = 3600.0, 1000
 """Servers that have served for so long, or answered so often, can serve: restarts count anew."""
-
-FIRST_PORT, LAST_PORT = 20000, 32768
-"""Where free ports are looked for; Linux gives those from 32768 on to connections."""
-
-ATTEMPTS = 500
 
 
 class OwnServers:
@@ -52,6 +56,8 @@ class OwnServers:
         base_dir: The job file's folder.
         folder: Where their description, registration and logs go; this run's own.
         host: The name or address under which the run's workers reach this host.
+        loading: How long the servers of this job take to load, and whether there is time for it.
+        deadline: By when the run must be over; None: there is no limit.
         stop: Looked at while they start.
         say: Called with each line for the user.
         answers: Called now and then; how many rows the run has added.
@@ -60,6 +66,7 @@ class OwnServers:
     Raises (on entering):
         UsageError: They cannot be started so.
         EngineUnavailable: They did not become healthy.
+        OutOfTime: They would not be ready before the allocation ends.
         Interrupted: `stop` was set meanwhile.
     """
 
@@ -70,6 +77,8 @@ class OwnServers:
         folder: Path,
         *,
         host: str,
+        loading: LoadingFile,
+        deadline: Deadline | None,
         stop: StopSign,
         say: Callable[[str], None],
         answers: Callable[[], int],
@@ -81,18 +90,22 @@ class OwnServers:
         self._say = say
         self._answers = answers
         self._failed = failed
-        self._serving = spec.serving(port=spec.port or 1, host=host, base_dir=base_dir)
+        self._loading = loading
+        self._deadline = deadline
+        self._place = find_place(spec.nodes, host)
+        serving = spec.serving(self._place.hosts, base_dir)
+        # One folder for all runs of this job, so that what one node has read is compared with what any other has.
+        self._serving = serving.model_copy(update={"digests": str(folder.resolve().parent / "digests")})
         self._closing = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._told = 0
+        self._began, self._log_start = 0.0, 0
         self._watching: threading.Thread | None = None
         self.urls: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
-        plans = plan_nodes(self._serving, choose_backend(self._serving), self._serving.nodes)
-        if self._spec.port is None:
-            first = free_ports(len(plans[0].ports))
-            self._serving = self._serving.model_copy(update={"port": first})
+        plan_nodes(self._serving, choose_backend(self._serving), self._serving.nodes)  # says what cannot be started
+        self._loading.require_time()
         self._folder.mkdir(parents=True, exist_ok=True)
         description = self._serving.model_dump(mode="json", exclude_defaults=True)
         self._file.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
@@ -119,6 +132,10 @@ class OwnServers:
         return self._folder / "serve.yaml"
 
     @property
+    def _registry(self) -> Path:
+        return self._folder / self._serving.endpoints
+
+    @property
     def _log(self) -> Path:
         return self._folder / "up.log"
 
@@ -128,35 +145,45 @@ class OwnServers:
         return 2 * (self._serving.stop_grace_s + GUARD_MARGIN_S)
 
     def _start(self) -> None:
-        registry = self._folder / self._serving.endpoints
-        for path in registry.glob("*.json"):
-            path.unlink()  # of servers that have ended
-        command = [sys.executable, "-m", "s1batch", "engine", "up", str(self._file)]
+        for folder in (self._registry, self._folder / ENDS):
+            for path in folder.glob("*.json"):
+                path.unlink()  # of servers that have ended
+        self._began, self._log_start = time.monotonic(), self._told
+        free = ",".join(self._spec.free_ports)
+        command = [sys.executable, "-m", "s1batch", "engine", "up", str(self._file), "--of-run", free]
         # Only this process holds the other end of the guard's standard input.
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-P", guard.__file__, "--log", str(self._log)),
-                *("--grace-s", str(self._grace_s), "--", *command),
+                *("--grace-s", str(self._grace_s), "--share-input", "--", *self._place.command(command)),
             ],
+            env=self._place.environment(),
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
 
     def _until_ready(self) -> tuple[str, ...]:
-        """Wait until the servers are healthy, and return where they are.
+        """Wait until the servers of every node are healthy, and return where they are.
 
         Raises:
             UsageError: `engine up` found something missing.
             EngineUnavailable: They ended.
             Interrupted: The run is to stop.
         """
-        registry = self._folder / self._serving.endpoints
+        every = set(range(len(self._place.hosts)))
         while not self._closing.is_set() and not self._stop.is_set():
             self._tell()
             if self._code() is not None:
                 raise self._death()
-            if registry.is_dir() and (found := ready_endpoints([one for _, one in read_registry(registry)])):
-                return tuple(each.url for each in found)
+            found = [one for _, one in read_registry(self._registry)] if self._registry.is_dir() else []
+            if every <= {one.node_rank for one in found if one.ready}:
+                loading = Loading.of(time.monotonic() - self._began, found)
+                self._say(f"  {loading.told()}")
+                try:
+                    self._loading.write(loading)
+                except ResultsError as error:
+                    self._say(f"{error} (only how long the servers took to load is lost)")
+                return tuple(each.url for each in ready_endpoints(found))
             self._closing.wait(POLL_S)
         raise Interrupted("stopped before the servers were ready")
 
@@ -165,10 +192,21 @@ class OwnServers:
 
     def _death(self) -> UsageError | EngineUnavailable:
         self._tell()
-        last = (tail(self._log, 1) or ["it said nothing"])[0].removeprefix("s1batch: ")
-        if self._code() == UsageError.exit_code:
+        # Nodes that were only told to stop say so too; one that was killed says nothing, but srun does.
+        ends = [end for end in read_ends(self._folder / ENDS) if end[0] != Interrupted.exit_code]
+        code, last = ends[0] if ends else (self._code(), self._last_words())
+        if code == UsageError.exit_code:
             return UsageError(f"engine: {last}")
         return EngineUnavailable("engine_unavailable", f"the servers of this run have ended: {last} ({self._log})")
+
+    def _last_words(self) -> str:
+        """Return what the log of this start says of its end: the first line of srun about a task, or the last one."""
+        lines: list[str] = []
+        with suppress(FileNotFoundError), self._log.open("rb") as file:
+            file.seek(self._log_start)
+            lines += [line.decode(errors="replace").strip() for line in file]
+        ends = [line for line in lines if line.startswith("srun: error: ")]
+        return (ends or tail(self._log, 1) or ["they said nothing"])[0]
 
     def _tell(self) -> None:
         """Pass on what `engine up` has said since the last time."""
@@ -202,8 +240,12 @@ class OwnServers:
             if self._closing.wait(min(RESTART_WAIT_S * 2.0 ** (restarts - 1), LONGEST_WAIT_S)):
                 return
             try:
+                self._loading.require_time()
                 self._start()
                 self._until_ready()
+            except OutOfTime as late:
+                self._failed(late)
+                return
             except (EngineUnavailable, UsageError):
                 continue  # counted in the next round
             except Interrupted:
@@ -220,11 +262,18 @@ class OwnServers:
         process, self._process = self._process, None
         if process.stdin is not None:
             process.stdin.close()  # which tells the guard
+        patience_s = 2 * self._grace_s + GUARD_MARGIN_S  # the guard has the grace before and after SIGTERM
+        if self._deadline is not None:
+            patience_s = min(patience_s, self._deadline.left_s + LATE_S)
         try:
-            process.wait(self._grace_s + GUARD_MARGIN_S)
+            process.wait(patience_s)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            process.terminate()  # told twice, the guard kills at once
+            try:
+                process.wait(GUARD_MARGIN_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         self._tell()
 
 
@@ -237,24 +286,3 @@ def run_folder(servers: Path) -> Path:
 def host_for(*, remote: bool) -> str:
     """Return the name under which this host's servers are asked: by workers here, or by those of another host."""
     return socket.gethostname() if remote else "127.0.0.1"
-
-
-def free_ports(count: int) -> int:
-    """Return a port of this host that is free, and so are the next ones.
-
-    They lie below those that the system gives to connections: one that is made to a dead server could get that very
-    port, and hold it when the server is started again.
-
-    Raises:
-        UsageError: There are none.
-    """
-    for _ in range(ATTEMPTS):
-        first = random.randrange(FIRST_PORT, LAST_PORT - count)
-        with ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM)).bind(("", port))
-            except OSError:
-                continue
-            return first
-    raise UsageError(f"engine.port: no {count} free ports in a row were found; name the first one")

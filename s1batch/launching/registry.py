@@ -44,6 +44,8 @@ class Registration:
         process: The supervisor.
         endpoints: What the node serves; empty on nodes that only compute.
         logs: The servers' output.
+        staging_s: How long it took to bring the checkpoint to the node's own disk, or to prove the copy there.
+        copied_bytes: What was copied for that.
     """
 
     host: str
@@ -54,6 +56,8 @@ class Registration:
     process: ProcessIdentity
     endpoints: tuple[RegisteredEndpoint, ...] = ()
     logs: tuple[str, ...] = field(default=())
+    staging_s: float = 0.0
+    copied_bytes: int = 0
 
     @property
     def file_name(self) -> str:
@@ -86,6 +90,8 @@ class Registration:
             process=process,
             endpoints=tuple(_endpoint(each) for each in plain.get("endpoints", ())),
             logs=tuple(str(each) for each in plain.get("logs", ())),
+            staging_s=float(plain.get("staging_s", 0.0)),
+            copied_bytes=int(plain.get("copied_bytes", 0)),
         )
 
 

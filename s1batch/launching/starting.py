@@ -10,18 +10,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from s1batch.engine.serving.backends import choose_backend
+from s1batch.engine.serving.backends import ChosenBackend, choose_backend
 from s1batch.engine.serving.commands import NodePlan, plan_nodes, script_lines
 from s1batch.engine.serving.spec import ServingSpec, load_spec
 from s1batch.errors import EngineUnavailable, Interrupted, UsageError
+from s1batch.launching.log_tail import tail
+from s1batch.launching.member import noted_end, settle_ports
 from s1batch.launching.registry import read_registry
-from s1batch.launching.supervisor import Supervisor, tail
+from s1batch.launching.staging import Staging, find_staging, staged_spec
+from s1batch.launching.supervisor import Supervisor
 
 Say = Callable[[str], None]
+
+PORTS, ENDS = "ports", "ends"
+"""Folders beside the description of a run's servers, in which nodes note their ports and how they ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,17 +36,19 @@ class Prepared:
 
     Attributes:
         path: The file of the description.
-        spec: The description.
+        spec: The description, as the servers are started: from the copy of the checkpoint, if it is staged.
+        backend: LMDeploy's engine.
         plans: What runs on each node.
-        told: One line that says which engine was chosen and why; may be empty.
+        staging: What is copied to the node's own disk first; None: nothing.
         registry: Folder in which the nodes register.
         logs: Folder for the servers' output.
     """
 
     path: Path
     spec: ServingSpec
+    backend: ChosenBackend
     plans: tuple[NodePlan, ...]
-    told: str
+    staging: Staging | None
     registry: Path
     logs: Path
 
@@ -58,13 +66,16 @@ def prepare(path: Path, *, nodes: Sequence[str] | None = None, endpoints: Path |
     """
     spec = load_spec(path, {"nodes": [node.strip() for node in nodes]} if nodes else None)
     backend = choose_backend(spec)
-    plans = plan_nodes(spec, backend, spec.nodes or (socket.gethostname(),))
     base = path.resolve().parent
+    staging = find_staging(spec, base)
+    served = staged_spec(spec, staging)
+    plans = plan_nodes(served, backend, spec.nodes or (socket.gethostname(),))
     return Prepared(
         path=path.resolve(),
-        spec=spec,
+        spec=served,
+        backend=backend,
         plans=plans,
-        told=backend.told,
+        staging=staging,
         registry=endpoints.resolve() if endpoints is not None else base / spec.endpoints,
         logs=base / spec.logs,
     )
@@ -72,6 +83,8 @@ def prepare(path: Path, *, nodes: Sequence[str] | None = None, endpoints: Path |
 
 def dry_run_lines(prepared: Prepared) -> Iterator[str]:
     """Yield the commands of every node."""
+    if prepared.staging is not None:
+        yield f"# on every node first: {prepared.staging.source} is copied to {prepared.staging.copy}"
     for plan in prepared.plans:
         yield from script_lines(plan)
 
@@ -98,8 +111,41 @@ def serve_node(prepared: Prepared, node_rank: int | None, say: Say) -> None:
         EngineUnavailable: A server ended or is not healthy.
         Interrupted: A signal came before all servers were healthy.
     """
-    plan = this_node(prepared, node_rank)
-    supervisor = Supervisor(prepared.spec, plan, registry=prepared.registry, logs=prepared.logs, say=say)
+    _serve(prepared, this_node(prepared, node_rank), say)
+
+
+def serve_for_run(path: Path, free_ports: Sequence[str], say: Say) -> None:
+    """Serve one node of the servers that a run has started, until standard input ends.
+
+    Args:
+        path: The description, in the run's folder, where this node also notes its ports and how it ended.
+        free_ports: Ports that nobody has named.
+        say: Called with each line for the user.
+
+    Raises:
+        S1BatchError: As `prepare` and `serve_node`.
+    """
+    folder = path.resolve().parent
+    with noted_end(folder / ENDS):
+        prepared = prepare(path)
+        plan = this_node(prepared, None)
+        if plan.rank == 0 and prepared.backend.told:
+            say(prepared.backend.told)
+        spec = settle_ports(prepared.spec, plan.rank, len(plan.ports), free_ports, folder / PORTS)
+        plans = plan_nodes(spec, prepared.backend, [each.host for each in prepared.plans])
+        _serve(replace(prepared, spec=spec, plans=plans), plans[plan.rank], say, of_run=True)
+
+
+def _serve(prepared: Prepared, plan: NodePlan, say: Say, *, of_run: bool = False) -> None:
+    supervisor = Supervisor(
+        prepared.spec,
+        plan,
+        registry=prepared.registry,
+        logs=prepared.logs,
+        say=say,
+        staging=prepared.staging,
+        of_run=of_run,
+    )
     asyncio.run(supervisor.run())
 
 

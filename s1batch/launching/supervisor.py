@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
-import shutil
 import signal
-import socket
 import sys
+import threading
 import time
 from asyncio.subprocess import Process
 from collections.abc import Callable, Coroutine, Sequence
@@ -22,24 +20,24 @@ from s1batch.engine.http.discovery import describe, model_error
 from s1batch.engine.http.http_client import HttpClient
 from s1batch.engine.serving.commands import Command, NodePlan
 from s1batch.engine.serving.spec import ServingSpec
-from s1batch.errors import EngineUnavailable, Interrupted, UsageError
+from s1batch.errors import EngineUnavailable, Interrupted
 from s1batch.launching import guard
+from s1batch.launching.log_tail import tail
 from s1batch.launching.registry import RegisteredEndpoint, Registration, forget_dead, register
+from s1batch.launching.staging import Staged, Staging
+from s1batch.launching.surroundings import own_address, require_surroundings
 from s1batch.results.process import ProcessIdentity
 
 T = TypeVar("T")
 
 PROBE_TIMEOUT_S = 10.0
 TAIL_LINES = 30
-TAIL_BYTES = 16384
 
 PROGRESS_S = 30.0
 """How often somebody who waits for a model to load is told how far it is."""
 
 GUARD_MARGIN_S = guard.KILL_TIMEOUT_S + 5.0
 """What a guard may take beyond the grace before it is killed itself."""
-
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +57,25 @@ class Supervisor:
         registry: Folder in which the node registers.
         logs: Folder for the servers' output.
         say: Called with each line for the user.
+        staging: Brings the checkpoint to the node's own disk first; None: it is served from where it is.
+        of_run: A run started this, and holds the other end of standard input: its end asks to stop. When a signal asks
+            instead, the other nodes must end too.
     """
 
     def __init__(
-        self, spec: ServingSpec, plan: NodePlan, *, registry: Path, logs: Path, say: Callable[[str], None]
+        self,
+        spec: ServingSpec,
+        plan: NodePlan,
+        *,
+        registry: Path,
+        logs: Path,
+        say: Callable[[str], None],
+        staging: Staging | None = None,
+        of_run: bool = False,
     ) -> None:
+        self._staging = staging
+        self._of_run = of_run
+        self._input_ended = False
         self._spec = spec
         self._plan = plan
         self._registry = registry
@@ -81,67 +93,38 @@ class Supervisor:
         Raises:
             UsageError: Something that is needed is missing, or a port is taken.
             EngineUnavailable: A server ended, was not healthy in time, or ceased to be.
-            Interrupted: A signal came before all servers were healthy.
+            Interrupted: A signal came before all servers were healthy, or to one of the nodes of a run.
         """
-        self._check_surroundings()
-        urls = self._plan.urls(self._address())
+        require_surroundings(self._spec, self._plan)
+        self._logs.mkdir(parents=True, exist_ok=True)
+        urls = self._plan.urls(own_address(self._plan, self._say))
         registration = self._registration(urls)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asks to ignore SIGHUP
                 loop.add_signal_handler(number, self._asked_to_stop)
+        if self._of_run:
+            loop.add_reader(sys.stdin.fileno(), self._look_at_input)
         guard.become_subreaper()
         forget_dead(self._registry)
         record = register(self._registry, registration)
         try:
+            staged = await self._unless_ended(self._stage())
+            self._deadline = time.monotonic() + self._spec.ready_timeout_s
             await self._bring_up(record, urls)
+            registration = replace(registration, staging_s=staged.seconds, copied_bytes=staged.copied_bytes)
             register(self._registry, replace(registration, ready=True, logs=self._log_names()))
             served = f"serves {' '.join(urls)}" if urls else "computes for the first node"
             self._say(f"node {self._plan.rank} is ready after {self._age_s():.0f} s and {served}")
             with contextlib.suppress(Interrupted):
                 await self._unless_ended(self._watch(urls))
+            if self._of_run and not self._input_ended:
+                raise Interrupted(f"node {self._plan.rank} was asked to stop by a signal")
         finally:
             record.unlink(missing_ok=True)
             await self._end()
 
     # ---------------------------------------------------------------------------------------------- before
-
-    def _check_surroundings(self) -> None:
-        for command in self._plan.commands:
-            path = dict(command.env).get("PATH")
-            if shutil.which(command.argv[0], path=path) is None:
-                raise UsageError(
-                    f"{command.argv[0]} is not on the PATH of this node: install or load it, or set prefix"
-                )
-        ports = [*self._plan.ports]
-        ports += [self._spec.ray_port] if any("--head" in command.argv for command in self._plan.commands) else []
-        for port in ports:
-            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("", port))
-                except OSError as error:
-                    raise UsageError(
-                        f"port {port} of this node is taken ({error.strerror}): end what listens there"
-                    ) from error
-        self._logs.mkdir(parents=True, exist_ok=True)
-
-    def _address(self) -> str | None:
-        """Return the address that clients must use, where it is not the node's own name."""
-        if not self._plan.finds_own_address:
-            return None
-        address = default_route_address()
-        if address is None:
-            self._say(
-                "warning: this node has no route to other networks; LMDeploy 0.18.0 looks for its own address that way "
-                "and will end with 'Network is unreachable': have a default route added, or use tp instead of dp"
-            )
-            return None
-        with contextlib.suppress(OSError):
-            if address in socket.gethostbyname_ex(self._plan.host)[2]:
-                return None
-        self._say(f"{self._plan.host} serves on {address}, the address of its default route")
-        return address
 
     def _registration(self, urls: Sequence[str]) -> Registration:
         single = self._spec.single_prefill
@@ -158,6 +141,15 @@ class Supervisor:
         )
 
     # ----------------------------------------------------------------------------------------------- start
+
+    async def _stage(self) -> Staged:
+        if self._staging is None:
+            return Staged()
+        halt = threading.Event()
+        try:
+            return await asyncio.to_thread(self._staging.bring, halt.is_set, self._say)
+        finally:
+            halt.set()  # for the thread, which nobody can cancel
 
     async def _bring_up(self, record: Path, urls: Sequence[str]) -> None:
         for command in self._plan.commands:
@@ -281,6 +273,12 @@ class Supervisor:
 
     # ------------------------------------------------------------------------------------------------- end
 
+    def _look_at_input(self) -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+            self._input_ended = True
+            self._asked_to_stop()
+
     def _asked_to_stop(self) -> None:
         if not self._stop.is_set():
             self._stop.set()
@@ -318,28 +316,6 @@ class Supervisor:
 
     def _age_s(self) -> float:
         return time.monotonic() - self._began
-
-
-def default_route_address() -> str | None:
-    """Return this host's address on the default route, as LMDeploy finds its own; nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("8.8.8.8", 0))
-        except OSError:
-            return None
-        return str(probe.getsockname()[0])
-
-
-def tail(path: Path, count: int) -> list[str]:
-    """Return the last lines of a log, without what would steer a terminal."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(file.seek(0, os.SEEK_END) - TAIL_BYTES, 0))
-            text = file.read().decode("utf-8", errors="replace")
-    except OSError:
-        return []
-    lines = [_CONTROL.sub("", line.rpartition("\r")[2]).rstrip() for line in text.rstrip().split("\n")]
-    return [line for line in lines if line][-count:]
 
 
 async def _accepts(address: str) -> None:

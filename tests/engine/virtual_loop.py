@@ -30,7 +30,7 @@ class _JumpingSelector(selectors.SelectSelector):
         if timeout is None:
             raise RuntimeError("deadlock: nothing is ready and no timer runs")
         self._virtual_loop.now += max(timeout, 0.0)
-        return super().select(0)
+        return []  # nothing comes from outside; asking the system took a tenth of long simulations
 
 
 def run_virtually(coroutine: Coroutine[Any, Any, Result]) -> Result:

@@ -119,6 +119,7 @@ def start_family() -> None:
 
 def main() -> None:
     print("started with", " ".join(sys.argv[1:]), flush=True)
+    print("sees the GPUs", os.environ.get("CUDA_VISIBLE_DEVICES", "of the host"), flush=True)
     if "crash" in WISHES:
         print("\x1b[31mCUDA error: out of memory\x1b[0m", flush=True)
         sys.exit(3)

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from s1batch.cli import main
 from s1batch.engine.serving.backends import choose_backend
 from s1batch.engine.serving.commands import plan_nodes
+from s1batch.engine.serving.engine_spec import ServedEngineSpec
 from s1batch.engine.serving.spec import ServingSpec
 from s1batch.jobfile import load_job
 
@@ -45,21 +46,21 @@ def test_the_page_names_commands() -> None:
     assert len(COMMANDS) > 10
 
 
-def test_every_description_of_servers_can_be_started_on_two_nodes() -> None:
-    served = [block for block in blocks("yaml") if block.startswith("server:")]
-    assert len(served) == 2
-    endpoints = []
-    for block in served:
-        spec = ServingSpec.model_validate(
-            {**yaml.safe_load(block), "architecture": "InternS1ProForConditionalGeneration"}
-        )
-        endpoints.append(sum(len(plan.ports) for plan in plan_nodes(spec, choose_backend(spec), ("node0", "node1"))))
-    assert endpoints == [1, 16]
-
-
-def test_the_job_on_the_page_is_valid() -> None:
+def test_the_servers_on_the_page_can_be_started_on_two_nodes() -> None:
+    (block,) = [block for block in blocks("yaml") if block.startswith("server:")]
     (job,) = [block for block in blocks("yaml") if block.startswith("name:")]
-    assert load_job(yaml.safe_load(job)).spec.engine.kind == "http"
+    engine = load_job(yaml.safe_load(job)).spec.engine
+    assert isinstance(engine, ServedEngineSpec)
+    assert engine.nodes == 2
+    spread = engine.model_copy(update={"tp": 1, "dp": 16, "ep": 16})
+    described = ServingSpec.model_validate(yaml.safe_load(block))
+    endpoints = []
+    for served in (described, engine.serving(("node0", "node1")), spread.serving(("node0", "node1"))):
+        spec = served.model_copy(update={"architecture": "InternS1ProForConditionalGeneration"})
+        endpoints.append(sum(len(plan.ports) for plan in plan_nodes(spec, choose_backend(spec), ("node0", "node1"))))
+    assert endpoints == [1, 1, 16]
+    same = ("tp", "session_len", "trust_remote_code", "reasoning_parser", "stage", "prefix", "env", "name")
+    assert [getattr(described, field) for field in same] == [getattr(engine, field) for field in same]
 
 
 @pytest.mark.parametrize("line", sorted(set(re.findall(r"`(s1batch [a-z][^`]*)`", README + SERVERS))))

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def test_a_run_starts_its_servers_and_takes_them_down(archive: Path, tmp_path: P
     assert results.verify().ok
     assert any("LMDeploy's PyTorch engine" in line for line in told)
     assert any("is ready after" in line for line in told)
-    (folder,) = (tmp_path / "out" / "servers").iterdir()
+    (folder,) = (path for path in (tmp_path / "out" / "servers").iterdir() if path.is_dir())
     assert not list((folder / "endpoints").iterdir()), "a registration is left"
     (server,) = {int(line.split()[0]) for line in (tmp_path / "asked").read_text().splitlines()}
     assert not psutil.pid_exists(server)
@@ -192,6 +193,23 @@ def test_nothing_survives_a_run_however_it_ends(
     results = s1batch.run(served_job(archive, tmp_path), run.out)
     assert results.summary.outcomes == {"ok": 58}
     assert results.verify().ok
+
+
+@pytest.mark.slow
+def test_servers_that_do_not_end_are_gone_before_the_limit(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ends at its limit still has to put its task back into the queue."""
+    limit = time.time() + 45
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(limit)))
+    run = Run(served_job(archive, tmp_path, "deaf,pause:0.5", stop_grace_s=300, max_in_flight=1), tmp_path)
+    run.until_asked(1)
+    family = psutil.Process(run.process.pid).children(recursive=True)
+    code, said = run.finished()
+    assert code == 75, said
+    assert time.time() < limit - 5
+    assert not alive(family)
 
 
 @pytest.mark.slow

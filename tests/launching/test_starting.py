@@ -9,8 +9,8 @@ import pytest
 
 from s1batch.errors import UsageError
 from s1batch.launching.checking import EndpointState, state_lines
+from s1batch.launching.log_tail import tail
 from s1batch.launching.starting import prepare, this_node
-from s1batch.launching.supervisor import tail
 from tests.launching.nodes import s1batch
 
 SPEC = "{model: /models/pro, architecture: InternS1ProForConditionalGeneration, tp: 16, nodes: [alpha, beta]}"

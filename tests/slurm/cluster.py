@@ -1,5 +1,7 @@
 """A real Slurm cluster on one machine: a controller and four nodes that share its cores, with accounting or without.
 
+Each node has 8 GPUs, which are links to /dev/null.
+
 Debian's daemons, in a folder of their own, on loopback, each in a host name of its own where that is allowed (so that
 a task on n1 is on another host than one on n2, as leases see it). Needs root. Nothing that was not started here is
 touched; `stop` ends everything that was.
@@ -22,6 +24,9 @@ from tests.slurm.configuration import SLURM, SLURMDBD, WITH_ACCOUNTING, WITHOUT_
 PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "slurm-client": "sbatch", "munge": "munged"}
 ACCOUNTING_PROGRAMS = {"slurmdbd": "slurmdbd", "mariadb-server-core": "mariadbd"}
 NODES = ("n1", "n2", "n3", "n4")
+GPUS = 8
+"""Of each node."""
+
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _POLICY = Path("/usr/sbin/policy-rc.d")
 
@@ -87,7 +92,7 @@ class Cluster:
         if os.geteuid() != 0:
             raise CannotRun("a Slurm cluster of one's own needs root")
         install(self.accounting)
-        for name in ("etc", "run", "log", "state", *(f"spool/{node}" for node in NODES)):
+        for name in ("dev", "etc", "run", "log", "state", *(f"spool/{node}" for node in NODES)):
             (self.folder / name).mkdir(parents=True)
         self.folder.chmod(0o755)
         self._named = _may_name_hosts()
@@ -163,6 +168,15 @@ class Cluster:
             self.call("scontrol", "update", f"nodename={node}", "state=resume")
         self.wait_until(lambda: self._up(node), 30, node)
 
+    def running(self, node: str | None = None) -> dict[int, list[str]]:
+        """Return the processes of jobs on a node, or on all, with their command lines."""
+        found = {}
+        for pid in self._processes_of(node):
+            with suppress(OSError):
+                words = [each.decode() for each in (Path("/proc") / str(pid) / "cmdline").read_bytes().split(b"\0")]
+                found[pid] = words[:-1]
+        return {pid: words for pid, words in found.items() if words and "slurmstepd" not in words[0]}
+
     def _up(self, node: str) -> bool:
         return self.call("sinfo", "-h", "-n", node, "-p", "main", "-o", "%T").strip() in ("idle", "mixed", "allocated")
 
@@ -200,6 +214,10 @@ class Cluster:
         version = subprocess.run(["slurmd", "-V"], capture_output=True, text=True, check=True).stdout
         cgroups = "cgroup/v1" if version.split()[1] < "23" else "disabled"
         (self.folder / "etc/cgroup.conf").write_text(f"CgroupPlugin={cgroups}\n")
+        for number in range(GPUS):  # Slurm wants a device for each
+            (self.folder / f"dev/gpu{number}").symlink_to("/dev/null")
+        devices = f"{self.folder}/dev/gpu[0-{GPUS - 1}]"
+        (self.folder / "etc/gres.conf").write_text(f"NodeName={','.join(NODES)} Name=gpu File={devices}\n")
         ports = _free_ports(3 + len(NODES))
         self._ports = dict(zip(("ctld", "dbd", "db", *NODES), ports, strict=True))
         if self.accounting:
@@ -209,7 +227,8 @@ class Cluster:
         storage = (WITH_ACCOUNTING if self.accounting else WITHOUT_ACCOUNTING).format(folder=self.folder, **self._ports)
         names = "" if self._named else f"NodeHostname={controller} "
         nodes = "\n".join(
-            f"NodeName={node} {names}NodeAddr=127.0.0.1 Port={self._ports[node]} CPUs=8 RealMemory=64000 State=UNKNOWN"
+            f"NodeName={node} {names}NodeAddr=127.0.0.1 Port={self._ports[node]} CPUs=8 RealMemory=64000 "
+            f"Gres=gpu:{GPUS} State=UNKNOWN"
             for node in NODES
         )
         text = SLURM.format(folder=self.folder, controller=controller, storage=storage, nodes=nodes, **self._ports)

@@ -27,6 +27,7 @@ JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
 SlurmdParameters=config_overrides
 ReturnToService=2
+GresTypes=gpu
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerType=sched/backfill
@@ -53,7 +54,8 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={dbd}
 # The socket of munge towards the database is set here; AuthInfo is not used for that.
-AccountingStoragePass={folder}/run/munge.socket"""
+AccountingStoragePass={folder}/run/munge.socket
+AccountingStorageTRES=gres/gpu"""
 
 WITHOUT_ACCOUNTING = "AccountingStorageType=accounting_storage/none"
 

@@ -77,7 +77,7 @@ class Wireless(HttpEngine):
         asyncio.get_running_loop().call_later(3.0, self._back, endpoint)
 
     def _back(self, endpoint: Endpoint) -> None:
-        self._router.readmit(endpoint)
+        self._router.readmit(endpoint, asyncio.get_running_loop().time())
         self._wake()
 
 

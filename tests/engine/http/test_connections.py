@@ -40,6 +40,21 @@ async def test_idle_connections_are_closed_after_a_while(monkeypatch):
         assert server.visits == 2
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the options are Linux's")
+async def test_the_system_looks_after_connections_whose_server_may_vanish():
+    """A node without power resets nothing. (With the link of a network namespace cut, a request ended after 59 s.)"""
+    async with serving(always_ok) as server, HttpClient() as client:
+        await post(client, server.route())
+        [[kept]] = client._idle.values()
+        plug = kept._transport.get_extra_info("socket")
+        options = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+        idle_s, every_s, probes, limit_ms = (
+            plug.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in options
+        )
+        assert plug.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert idle_s + every_s * probes == limit_ms / 1000 == http_client.VANISHED_AFTER_S
+
+
 async def test_a_connection_that_the_server_closed_while_it_was_idle_is_not_used():
     async def once(visit: Visit) -> None:
         await visit.request()

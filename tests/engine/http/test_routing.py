@@ -56,11 +56,11 @@ def test_probes_come_after_doubling_waits_until_a_real_answer() -> None:
         routes.probe_failed(only, "dead")
         waits.append(routes.probe_delay_s(only))
     assert waits == [1.0, 2.0, 4.0, 8.0, 8.0]
-    routes.readmit(only)
+    routes.readmit(only, 1.0)
     assert routes.pick(1.0) is only
     assert routes.failed(only, "still dead", 2.0), "one failure after a readmission takes it out again"
     assert routes.probe_delay_s(only) == 8.0
-    routes.readmit(only)
+    routes.readmit(only, 2.0)
     routes.succeeded(only)
     routes.eject(only, "dead again", 3.0)
     assert routes.probe_delay_s(only) == 1.0
@@ -70,7 +70,7 @@ def test_a_readmitted_endpoint_gets_one_request_until_it_answers() -> None:
     routes = router(2)
     first, second = routes.endpoints
     routes.eject(first, "hanging", 0.0)
-    routes.readmit(first)
+    routes.readmit(first, 0.0)
     with routes.using(second), routes.using(second):
         assert routes.pick(1.0) is first
         with routes.using(first):
@@ -82,16 +82,32 @@ def test_a_readmitted_endpoint_gets_one_request_until_it_answers() -> None:
             assert routes.pick(1.0) is first
 
 
+def test_what_was_asked_before_an_endpoint_came_back_says_nothing_about_it() -> None:
+    """A node that vanished leaves requests that hang, and fail long after it works again."""
+    routes = router(1)
+    [only] = routes.endpoints
+    with routes.using(only):
+        routes.eject(only, "vanished", 10.0)
+        routes.readmit(only, 70.0)
+        assert routes.pick(71.0) is only, "a request that hangs is not its trial"
+        with routes.using(only):
+            assert routes.pick(72.0) is None
+            assert not routes.failed(only, "timed out", 80.0, sent=5.0)
+            assert only.ejected_since is None
+            assert routes.failed(only, "reset", 81.0, sent=71.0)
+    assert only.in_flight == 0
+
+
 def test_an_endpoint_that_passes_probes_and_fails_requests_has_been_dead_all_the_time() -> None:
     routes = router(1)
     [only] = routes.endpoints
     routes.eject(only, "no answer", 10.0)
     for now in (20.0, 40.0, 80.0):
-        routes.readmit(only)
+        routes.readmit(only, now)
         assert routes.dead_for_s(now) == 0.0, "its trial may still succeed"
         assert routes.failed(only, "no answer", now)
     assert routes.dead_for_s(80.0) == 70.0
-    routes.readmit(only)
+    routes.readmit(only, 80.0)
     routes.succeeded(only)
     routes.eject(only, "dead", 100.0)
     assert routes.dead_for_s(101.0) == 1.0
@@ -129,7 +145,7 @@ def test_the_time_of_death_is_that_of_the_last_endpoint() -> None:
     assert routes.dead_for_s(50.0) == 0.0
     routes.eject(second, "x", 20.0)
     assert routes.dead_for_s(50.0) == 30.0
-    routes.readmit(first)
+    routes.readmit(first, 50.0)
     assert routes.dead_for_s(50.0) == 0.0
 
 
@@ -147,7 +163,7 @@ def test_only_endpoints_in_use_are_picked_and_someone_always_is_while_there_is_o
         elif event == "cool":
             routes.cool(endpoint, now + 2.0)
         else:
-            routes.readmit(endpoint)
+            routes.readmit(endpoint, float(now))
         usable = {each for each in routes.endpoints if each.ejected_since is None and each.cool_until <= now}
         chosen = routes.pick(float(now), avoid=endpoint)
         assert (chosen in usable) if usable else (chosen is None)
