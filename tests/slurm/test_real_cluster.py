@@ -207,6 +207,7 @@ def test_a_task_at_its_time_limit_drains_requeues_and_finishes(limited):
     assert limited.asked_twice() == 0, "an answer on its way was not waited for"
     log = (limited.last.logs / f"{array}_2.log").read_text()
     assert "s1batch: stopping; answers on their way are waited for" in log, "Slurm's signal did not arrive"
+    assert "was moved" not in log, "the times of other tasks were taken for its own"
     assert f"interrupted: {array}_2 goes back into the queue (1 of at most 10 times)" in log
 
 
