@@ -3,8 +3,8 @@
     python -m tests.benchmarks.bench_slurm [--seconds 120] [--plan]
 
 Every question takes four seconds and each task has eight on their way, so that four tasks need exactly the given time.
-With --plan, `submit` makes the plan, and not a task. Needs root and Debian's Slurm, as tests/slurm does. Prints a table;
-asserts nothing.
+With --plan, `submit` makes the plan, and not a task. Needs root and Debian's Slurm, as tests/slurm does. Prints a
+table; asserts nothing.
 """
 
 from __future__ import annotations
