@@ -50,6 +50,10 @@ from s1batch.tool_runner import ToolRunner
 CACHED_ANSWERS = 4096
 CACHED_BYTES = 32 << 20
 
+STRAGGLER_S = 10.0
+"""How long answers that come later than their pace let expect are waited for behind a deadline, of the half minute that
+it keeps in reserve: asking again costs more."""
+
 
 def _to_stderr(line: str) -> None:
     """Say something where a worker has nobody else to tell; its log may be on the same disk."""
@@ -320,10 +324,11 @@ class Session:
         if self._crew is not None and self._draining is None:
             grace_s = self._options.drain_s
             if at_limit and self._setup.deadline is not None:
-                grace_s = self._setup.deadline.left_s
+                grace_s = self._setup.deadline.left_s + STRAGGLER_S
+            # Answers that came may still wait for the disk.
+            self._patience.by(time.monotonic() + grace_s)
             if in_vain:
                 grace_s = 0.0
-            self._patience.by(time.monotonic() + grace_s)
             self._draining = asyncio.run_coroutine_threadsafe(self._crew.feeder.drain(grace_s), self._loop)
 
     def share_with(self, sessions: int) -> None:

@@ -24,6 +24,7 @@ class FakeSlurm:
         self.refuses_requeue = False
         self.array_size: int | None = 1001
         self.ends_at: float | None = None
+        self.asked_about: list[str] = []
 
     def max_array_size(self) -> int | None:
         return self.array_size
@@ -61,6 +62,7 @@ class FakeSlurm:
         self.requeued.append(task)
 
     def end_time(self, job: str) -> float | None:
+        self.asked_about.append(job)
         return self.ends_at
 
 
