@@ -117,15 +117,13 @@ class Planned:
         """
         layout = Layout(self.path)
         # A plan comes to be at once, so whoever finds one need not wait for others who look as well.
-        is_there = layout.plan().exists()
-        if extend or not is_there:
+        if extend or not layout.plan().exists():
             with patiently(partial(store.lease, "plan"), stop):
                 self._make_plan(layout, store, say, stop, extend=extend)
-        else:
-            self.check()
+            return PlanStore(self.path)
+        self.check()
         plan = PlanStore(self.path)
-        # A plan that was made just now knows all files: looking again would take as long as listing them did.
-        new = unplanned_files(self.reader, plan) if looks_for_new and is_there and not extend else 0
+        new = unplanned_files(self.reader, plan) if looks_for_new else 0
         if new:
             what, them = ("file is", "it") if new == 1 else ("files are", "them")
             say(f"{new:,} new {what} not in the plan; --extend adds {them}")

@@ -17,6 +17,10 @@ LARGE_BLOCK_BYTES = 2**19
 OBJECTS_BEFORE_COLLECTION = 20_000
 """New objects before the garbage collector looks at them; at Python's own 700 it took up to a tenth of a run's CPU."""
 
+OPEN_FILES = 65536
+"""Files and connections that a run may have open, as far as the system lets it: many systems begin with 1,024, and each
+request in flight has a connection, each open part a journal."""
+
 ARENAS = 2
 """Heaps that glibc spreads the threads of a run over, which mostly wait for one another anyway."""
 
@@ -41,7 +45,7 @@ class _NoPandas(MetaPathFinder):
 
 
 def settle_process() -> None:
-    """Keep memory small, and pandas out.
+    """Keep memory small, and pandas out; let many connections be open.
 
     glibc keeps large blocks that were freed, for each thread, once it has seen one: 300 MB more in a run over prompts
     of 1 MB. And it gives nearly every thread a heap of its own, which keeps what that thread once used.
@@ -55,6 +59,7 @@ def settle_process() -> None:
     pandas afterwards, and `Table.to_pandas` looks for it again.
     """
     _settle_malloc()
+    _allow_open_files()
     gc.set_threshold(OBJECTS_BEFORE_COLLECTION, 20, 50)
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     os.environ.setdefault("_RJEM_MALLOC_CONF", POLARS_ALLOCATOR)
@@ -79,6 +84,17 @@ def give_back_memory() -> None:
     """
     for trim in _trims:
         trim(0)
+
+
+def _allow_open_files() -> None:
+    try:
+        import resource
+    except ModuleNotFoundError:  # not on Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _settle_malloc() -> None:

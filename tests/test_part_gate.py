@@ -8,7 +8,17 @@ from contextlib import ExitStack
 import pytest
 
 from s1batch.errors import Interrupted
-from s1batch.part_gate import ADDRESSES_PER_CHUNK, OPEN_CHUNKS, READ_AHEAD_BYTES, READING_PARTS, PartGate
+from s1batch.part_gate import (
+    ADDRESSES_PER_CHUNK,
+    FEWEST_OPEN_PARTS,
+    MOST_OPEN_CHUNKS,
+    MOST_OPEN_PARTS,
+    OPEN_CHUNKS,
+    READ_AHEAD_BYTES,
+    READING_PARTS,
+    PartGate,
+    most_open_parts,
+)
 
 
 @pytest.fixture
@@ -88,3 +98,20 @@ def test_no_part_of_a_later_turn_is_read_before_those_of_the_earlier_one_are(gat
         first.read()
         assert entered.wait(30)
         thread.join()
+
+
+def test_rows_that_wait_for_their_part_are_bounded_however_many_parts_may_be_open(gate, stopped):
+    with gate.part() as first:
+        first.holds(MOST_OPEN_CHUNKS + 1, 1000)
+        first.read()
+        assert not gate.has_room()
+        assert is_shut(gate, stopped)
+    assert gate.has_room()
+
+
+def test_as_many_parts_are_open_as_the_requests_in_flight_need_unless_the_job_says_otherwise():
+    """1,280 requests in flight whose slowest hundredth takes ten times as long keep about 160 parts of 128 open."""
+    assert most_open_parts(None, 1280) >= 160
+    assert most_open_parts(None, 8) == FEWEST_OPEN_PARTS
+    assert most_open_parts(None, 10**6) == MOST_OPEN_PARTS
+    assert most_open_parts(3, 1280) == 3

@@ -43,3 +43,18 @@ class TestGivingBack:
 
     def test_a_process_of_others_is_left_alone(self):
         assert abs(given_back_mb("theirs")) < 1
+
+
+def test_as_many_files_may_be_open_as_the_system_lets_a_process_have():
+    """1,024 are fewer than a run with 1,280 requests in flight has connections."""
+    code = """
+import resource
+from s1batch.process_settings import OPEN_FILES, settle_process
+
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+settle_process()
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(OPEN_FILES, hard if hard >= 0 else OPEN_FILES))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "True"

@@ -20,6 +20,7 @@ from typing import Any, cast
 import numpy as np
 
 from s1batch.class_turns import ClassTurn, Outlook, TurnOrder, class_turns
+from s1batch.deadline import Deadline
 from s1batch.engine.base import Engine
 from s1batch.engine.feeder import Feeder
 from s1batch.engine.http.client import PROBE_TIMEOUT_S, HttpEngine
@@ -175,7 +176,7 @@ class _Life:
         self._engine = HttpEngine(spec, cast(Any, wire), {}, self._router, backoff)
         asked: Engine = self._engine
         if ends_at is not None:
-            asked = PacedEngine(self._engine, Pace(ends_at, self._loop.time), self._stop_late)
+            asked = PacedEngine(self._engine, Pace(Deadline(ends_at), self._loop.time), self._stop_late)
         self.feeder = Feeder(
             asked, max_in_flight=spec.max_in_flight, cache_entries=CACHED_ANSWERS, cache_bytes=CACHED_BYTES
         )

@@ -45,13 +45,14 @@ def times(requests: int) -> Iterator[Scenario]:
 def losses(requests: int) -> Iterator[Scenario]:
     """What goes wrong: engines that fail, and clients that end."""
     ordinary = replace(ORDINARY, engines=FEWER, requests=requests, fail_every_s=None)
+    often = HOUR_S / 2
     yield "nothing", ordinary
-    yield "each engine fails every hour", replace(ordinary, each_fails_every_s=HOUR_S)
-    yield "each engine's node vanishes every hour", replace(ordinary, each_fails_every_s=HOUR_S, silent=True)
+    yield "each engine fails every half hour", replace(ordinary, each_fails_every_s=often)
+    yield "each engine's node vanishes every half hour", replace(ordinary, each_fails_every_s=often, silent=True)
     yield "one engine 10 x slower", replace(ordinary, slow={5: 10.0})
     yield "4 clients", replace(ordinary, clients=4)
-    yield "4 clients, limits of 1 h", replace(ordinary, clients=4, walltime_s=HOUR_S)
-    yield "4 clients, each killed every hour", replace(ordinary, clients=4, preempt_every_s=HOUR_S)
+    yield "4 clients, limits of half an hour", replace(ordinary, clients=4, walltime_s=often)
+    yield "4 clients, each killed every half hour", replace(ordinary, clients=4, preempt_every_s=often)
 
 
 def shapes(requests: int) -> Iterator[Scenario]:

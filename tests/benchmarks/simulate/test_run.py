@@ -53,8 +53,8 @@ def test_equal_requests_on_engines_that_work_take_what_the_oracle_takes():
 
 
 def test_many_engines_are_kept_busy_although_stragglers_keep_parts_open():
-    """With 32 open parts, 64 engines computed in 46 % of their slots."""
-    outcome = simulate(Setup(requests=12_000, engines=64, service=Service(stragglers=0.01)))
+    """With 32 open parts, 64 engines computed in 46 % of their slots; here, in 71 %."""
+    outcome = simulate(Setup(requests=6_000, engines=64, service=Service(stragglers=0.01)))
     assert outcome.utilisation > 0.98
 
 
