@@ -208,6 +208,14 @@ class Feeder:
         for response in responses:
             self._cache.put(response)
 
+    def resize(self, max_in_flight: int) -> None:
+        """Change how many calls there may be at a time; what is in flight goes on."""
+        if max_in_flight < 1:
+            raise ValueError(f"max_in_flight is {max_in_flight}; at least one call must be allowed")
+        self._max_in_flight = max_in_flight
+        self._turns.resize(max_in_flight)
+        self._pump_soon()
+
     def stop(self) -> None:
         """Take no more requests; those that wait for a slot end now, those in flight go on.
 

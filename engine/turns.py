@@ -54,6 +54,10 @@ class Turns(Generic[Item]):
         self._waiting = 0
         self._switches = 0
 
+    def resize(self, slots: int) -> None:
+        """Change how many items run at a time."""
+        self._slots = slots
+
     def __len__(self) -> int:
         """How many items wait."""
         return self._waiting

@@ -206,6 +206,12 @@ async def open_engine(loaded: LoadedJob, facts: EngineFacts) -> Engine:
     return engine
 
 
+def requests_of_session(loaded: LoadedJob, sessions: int) -> int:
+    """Return how many requests each of some sessions has in flight: endpoints are shared, other engines its own."""
+    shared = isinstance(loaded.spec.engine, HttpEngineSpec | ServedEngineSpec)
+    return max(1, requests_in_flight(loaded) // (sessions if shared else 1))
+
+
 def requests_in_flight(loaded: LoadedJob) -> int:
     """Return how many requests the engine gets at once."""
     spec = loaded.spec.engine

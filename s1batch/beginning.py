@@ -120,10 +120,10 @@ class Planned:
         if extend or not layout.plan().exists():
             with patiently(partial(store.lease, "plan"), stop):
                 self._make_plan(layout, store, say, stop, extend=extend)
-        else:
-            self.check()
+            return PlanStore(self.path)
+        self.check()
         plan = PlanStore(self.path)
-        new = unplanned_files(self.reader, plan) if looks_for_new and not extend else 0
+        new = unplanned_files(self.reader, plan) if looks_for_new else 0
         if new:
             what, them = ("file is", "it") if new == 1 else ("files are", "them")
             say(f"{new:,} new {what} not in the plan; --extend adds {them}")

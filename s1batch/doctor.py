@@ -31,6 +31,7 @@ _PARTS = (
         "pip install 's1batch[images]'",
     ),
     ("worker processes", ("dask", "distributed"), "pip install s1batch"),
+    ("workers as jobs of Slurm (--scheduler slurm)", ("dask-jobqueue",), "pip install 's1batch[slurm]'"),
     (
         "LMDeploy on this machine (engine.kind lmdeploy, and its server)",
         ("lmdeploy",),

@@ -36,7 +36,7 @@ class RunOptions:
     """How to run, as the command line says it.
 
     Attributes:
-        scheduler: auto, inline, local or an address; None takes the job's.
+        scheduler: auto, inline, local, slurm, allocation or an address; None takes the job's.
         workers: Worker processes; None takes the job's.
         shard: Only these parts.
         limit: Only the first chunks of the (shard's) plan.

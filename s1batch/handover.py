@@ -9,6 +9,35 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
+class Room(asyncio.Semaphore):
+    """A semaphore whose size may change while it is in use.
+
+    Args:
+        size: How many may hold it at once.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._size = size
+        self._too_many = 0
+
+    def release(self) -> None:
+        """Give a place back; while there are too many, it goes."""
+        if self._too_many:
+            self._too_many -= 1
+        else:
+            super().release()
+
+    def resize(self, size: int) -> None:
+        """Change the size; when it shrinks, places go as they are given back."""
+        change = size - self._size
+        self._size = size
+        if change < 0:
+            self._too_many -= change
+        for _ in range(change):
+            self.release()
+
+
 class ByteBudget:
     """Bytes that all items of a worker may take at once; one item alone may be larger.
 

@@ -43,8 +43,10 @@ EngineSpec = Annotated[
 class RunBlock(Config):
     """How a run is carried out; nothing here can change an answer."""
 
-    scheduler: str = placement("auto", description="auto, inline, local, or the address of a Dask scheduler")
-    workers: int | None = placement(None, ge=1, description="worker processes of `local`")
+    scheduler: str = placement(
+        "auto", description="auto, inline, local, slurm, allocation, or the address of a Dask scheduler"
+    )
+    workers: int | None = placement(None, ge=1, description="worker processes; most jobs of `slurm`")
     parts_in_flight: int | None = placement(
         None,
         ge=1,

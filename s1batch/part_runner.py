@@ -21,7 +21,7 @@ from s1batch.conversation import Conversation
 from s1batch.engine.base import Engine
 from s1batch.engine.feeder import Fed, Feeder
 from s1batch.errors import EngineError, EngineUnavailable, Interrupted, ResultsError, S1BatchError, SourceError
-from s1batch.handover import ByteBudget, Handover
+from s1batch.handover import ByteBudget, Handover, Room
 from s1batch.jobs.base import Job, Settings
 from s1batch.part_gate import OpenPart
 from s1batch.readers.base import Reader
@@ -81,7 +81,7 @@ class Crew:
     readers: Executor
     prefetch: int
     memory: ByteBudget
-    outstanding: asyncio.Semaphore
+    outstanding: Room
     stopped: threading.Event
     tally: Counter[str]
     outlook: Outlook

@@ -322,6 +322,12 @@ class PlanStore:
 
         return pl.scan_parquet(self._layout.inventory(len(self._generations) - 1), glob=False)
 
+    def files(self) -> set[str]:
+        """Return the encoded relative paths of all files in the inventory."""
+        path = self._layout.inventory(len(self._generations) - 1)
+        with _plan_errors(path), pq.ParquetFile(path) as file:
+            return {name for batch in file.iter_batches(columns=["path"]) for name in batch.column(0).to_pylist()}
+
     def extend(self) -> PlanWriter:
         """Return a writer that appends parts behind the last one; older files stay as they are."""
         return PlanWriter(self._layout.root, generation=len(self._generations), first_part=self.parts())

@@ -79,7 +79,7 @@ def extend_plan(
 
 def unplanned_files(reader: Reader, plan: PlanStore) -> int:
     """Return how many files the archive has that the plan does not know."""
-    known = set(plan.inventory().select("path").unique().collect()["path"])
+    known = plan.files()
     return sum(path not in known for path in reader.files())
 
 

@@ -1,4 +1,4 @@
-"""Who runs the parts: this process, or worker processes through Dask (`dask_cluster`)."""
+"""Who runs the parts: this process, or worker processes through Dask (`workers`)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from s1batch.errors import Interrupted, S1BatchError, UsageError
 from s1batch.part_gate import most_open_parts
 from s1batch.part_runner import PartSummary
 from s1batch.process_settings import give_back_memory
+from s1batch.records import Refusal
 from s1batch.session import Session, SessionSetup, SessionStats
 from s1batch.stopping import Ending, StopSign, at_once
 
@@ -29,11 +30,19 @@ GIVE_BACK_EVERY_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class PartTask:
-    """One part to run, the chunk keys to limit it to (None: all), and the batching class whose turn it is."""
+    """One part to run.
+
+    Attributes:
+        part: Its number.
+        only: The chunk keys to limit it to; None: all.
+        turn: The batching class whose turn it is.
+        given_up: Chunks that are not asked any more, and why: they get their rows.
+    """
 
     part: int
     only: frozenset[str] | None = None
     turn: ClassTurn = ALL_AT_ONCE
+    given_up: tuple[tuple[str, Refusal], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +82,7 @@ def choose(asked: str, workers: int | None, parts: int, engine: str) -> Choice:
     """Choose a scheduler.
 
     Args:
-        asked: auto, inline, local, or the address of a scheduler.
+        asked: auto, inline, local, slurm, allocation, or the address of a scheduler.
         workers: Worker processes that were asked for.
         parts: Parts that are open.
         engine: Kind of the engine.
@@ -81,7 +90,7 @@ def choose(asked: str, workers: int | None, parts: int, engine: str) -> Choice:
     Raises:
         UsageError: The name is unknown, or `workers` does not go with it.
     """
-    if engine == "lmdeploy" and (asked == "local" or (asked == "auto" and (workers or 1) > 1)):
+    if engine == "lmdeploy" and (asked in ("local", "allocation") or (asked == "auto" and (workers or 1) > 1)):
         raise UsageError(
             "worker processes would each load the model onto the same GPUs; leave --workers and --scheduler out: "
             "LMDeploy has a process of its own"
@@ -99,14 +108,15 @@ def choose(asked: str, workers: int | None, parts: int, engine: str) -> Choice:
         if workers is not None and workers > 1:
             raise UsageError("--workers has no meaning with --scheduler inline; use --scheduler local")
         return Choice("inline", "asked for")
-    if asked == "local":
-        return Choice("local", "asked for")
+    if asked in ("local", "slurm", "allocation"):
+        return Choice(asked, "asked for")
     if "://" in asked or ":" in asked:
         if workers is not None:
             raise UsageError("--workers has no meaning with a scheduler's address: it has its workers already")
         return Choice(asked, "asked for")
     raise UsageError(
-        f"--scheduler {asked}: unknown (valid: auto, inline, local, or an address such as tcp://node0:8786)"
+        f"--scheduler {asked}: unknown (valid: auto, inline, local, slurm, allocation, or an address such as "
+        "tcp://node0:8786)"
     )
 
 
@@ -129,10 +139,9 @@ def run_parts(
     if choice.name == "inline":
         _run_inline(setup, tasks, watch, stop, say)
         return
-    from s1batch.dask_cluster import run_on_dask
+    from s1batch.workers.running import run_on_dask
 
-    address = None if choice.name == "local" else choice.name
-    run_on_dask(address, setup, tasks, workers=workers, watch=watch, stop=stop, say=say)
+    run_on_dask(choice, setup, tasks, workers=workers, watch=watch, stop=stop, say=say)
 
 
 # ------------------------------------------------------------------------------------------------ in this process

@@ -7,30 +7,37 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from s1batch.asking import StorableEngine
-from s1batch.assembly import EngineFacts, make_job, make_reader, make_settings, open_engine, requests_in_flight
+from s1batch.assembly import (
+    EngineFacts,
+    make_job,
+    make_reader,
+    make_settings,
+    open_engine,
+    requests_of_session,
+)
 from s1batch.class_turns import ALL_AT_ONCE, ClassTurn, Outlook
 from s1batch.deadline import Deadline
 from s1batch.engine.base import CountsExperts, Engine, LooksAhead
 from s1batch.engine.feeder import Feeder, FeederStats
 from s1batch.errors import BudgetSpent, Interrupted, LockedError, OutOfTime
-from s1batch.handover import ByteBudget
+from s1batch.handover import ByteBudget, Room
 from s1batch.jobfile import LoadedJob
 from s1batch.known_responses import known_responses
 from s1batch.pace import Pace, PacedEngine
 from s1batch.part_gate import READING_PARTS, PartGate
 from s1batch.part_runner import Crew, PartSummary, run_part
 from s1batch.plan_store import PlanStore
-from s1batch.records import Outcome, PlanEntry
+from s1batch.records import Outcome, PlanEntry, Refusal
 from s1batch.results.experts import write_expert_use
 from s1batch.results.layout import Layout
 from s1batch.results.part_writer import PartWriter
@@ -42,6 +49,10 @@ from s1batch.tool_runner import ToolRunner
 
 CACHED_ANSWERS = 4096
 CACHED_BYTES = 32 << 20
+
+STRAGGLER_S = 10.0
+"""How long answers that come later than their pace let expect are waited for behind a deadline, of the half minute that
+it keeps in reserve: asking again costs more."""
 
 
 def _to_stderr(line: str) -> None:
@@ -59,7 +70,7 @@ class SessionSetup:
         facts: What is known of the engine.
         results: The results folder.
         run: Name of the run's lease; no two runs of one results folder have the same at once.
-        share: How many sessions share the engine's endpoints (their limits are divided by it).
+        share: How many sessions share the engine's endpoints, whose limits are divided by it, and the budget.
         lease_patience_s: How long to wait for a part whose worker just died.
         retried: Outcomes that are asked again: answers that ended in them do not serve other chunks.
         tokens: What all sessions together may spend on prompts and answers; None: no limit.
@@ -172,7 +183,7 @@ class Session:
 
     async def _crew_of(self, engine: Engine) -> Crew:
         setup, options = self._setup, self._options
-        in_flight = max(1, requests_in_flight(setup.loaded) // setup.share)
+        in_flight = requests_of_session(setup.loaded, setup.share)
         asked: Engine = StorableEngine(engine, self._patience, self._stopped.is_set)
         feeder = Feeder(
             asked if setup.deadline is None else PacedEngine(asked, Pace(setup.deadline), self._stop_late),
@@ -203,7 +214,7 @@ class Session:
             prefetch=options.prefetch,
             memory=ByteBudget(options.memory_mb << 20),
             # As many again wait at the feeder, so that it can group them by class and never runs dry.
-            outstanding=asyncio.Semaphore(2 * in_flight),
+            outstanding=Room(2 * in_flight),
             stopped=self._stopped,
             tally=Counter(),
             outlook=outlook,
@@ -218,6 +229,8 @@ class Session:
         only: Collection[str] | None = None,
         turn: ClassTurn = ALL_AT_ONCE,
         let_in: Callable[[], None] = lambda: None,
+        *,
+        given_up: Sequence[tuple[str, Refusal]] = (),
     ) -> PartSummary:
         """Answer what is open in a part; blocks until it is finished.
 
@@ -226,6 +239,7 @@ class Session:
             only: Chunk keys to limit the work to.
             turn: Which of its entries; the part is finished when all have had their turn.
             let_in: Called once there is room for the part: until then it only waits.
+            given_up: Chunks that are not asked, and why; they get their rows.
 
         Raises:
             LockedError: Another run holds the part.
@@ -235,7 +249,7 @@ class Session:
             EngineUnavailable: The engine is gone.
         """
         try:
-            return self._run_part(part, only, turn, let_in)
+            return self._run_part(part, only, turn, let_in, dict(given_up))
         except Interrupted:
             if self._spent:
                 raise BudgetSpent("the tokens of this run are spent") from None
@@ -244,7 +258,12 @@ class Session:
             raise
 
     def _run_part(
-        self, part: int, only: Collection[str] | None, turn: ClassTurn, let_in: Callable[[], None]
+        self,
+        part: int,
+        only: Collection[str] | None,
+        turn: ClassTurn,
+        let_in: Callable[[], None],
+        given_up: Mapping[str, Refusal],
     ) -> PartSummary:
         if self._crew is None:
             raise RuntimeError("run_part needs an open session: use it in a with statement")
@@ -253,6 +272,8 @@ class Session:
         with self._gate.part(turn.number) as place:
             let_in()
             entries = self._plan.entries(part)
+            if given_up:
+                entries = [replace(entry, refusal=given_up.get(entry.chunk.key, entry.refusal)) for entry in entries]
             ahead = min(self._options.prefetch, len(entries))
             place.holds(
                 len(entries),
@@ -303,11 +324,22 @@ class Session:
         if self._crew is not None and self._draining is None:
             grace_s = self._options.drain_s
             if at_limit and self._setup.deadline is not None:
-                grace_s = self._setup.deadline.left_s
+                grace_s = self._setup.deadline.left_s + STRAGGLER_S
+            # Answers that came may still wait for the disk.
+            self._patience.by(time.monotonic() + grace_s)
             if in_vain:
                 grace_s = 0.0
-            self._patience.by(time.monotonic() + grace_s)
             self._draining = asyncio.run_coroutine_threadsafe(self._crew.feeder.drain(grace_s), self._loop)
+
+    def share_with(self, sessions: int) -> None:
+        """Say how many sessions share the engine's endpoints from now on."""
+        if self._crew is not None:
+            in_flight = requests_of_session(self._setup.loaded, sessions)
+            self._loop.call_soon_threadsafe(self._resize, self._crew, in_flight)
+
+    def _resize(self, crew: Crew, in_flight: int) -> None:
+        crew.feeder.resize(in_flight)
+        crew.outstanding.resize(2 * in_flight)
 
     def _stop_late(self) -> None:
         self._late = True

@@ -53,8 +53,8 @@ async def never(request: Request) -> str:
 
 
 async def poisoned(request: Request) -> str:
-    """Like `slowly`, but the question whose fingerprint POISON names ends the process."""
-    if request.fingerprint == os.environ.get("POISON"):
+    """Like `slowly`, but a question whose fingerprint POISON names ends the process."""
+    if request.fingerprint in os.environ.get("POISON", "").split():
         os._exit(1)
     return await slowly(request)
 
@@ -116,3 +116,10 @@ def blind_scans(request: Request) -> str:
 def images(request: Request) -> str:
     """Say how many images there are, and of what kind."""
     return " ".join([str(len(request.images)), *sorted({part.mime for part in request.images})])
+
+
+async def patiently(request: Request) -> str:
+    """Note the question and answer four seconds later."""
+    note(request.fingerprint)
+    await asyncio.sleep(4)
+    return loudest(request)

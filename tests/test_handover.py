@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 
-from s1batch.handover import ByteBudget, Handover
+from s1batch.handover import ByteBudget, Handover, Room
 
 
 def in_thread(target):
@@ -71,3 +71,19 @@ def test_who_waits_for_memory_is_let_go_when_abandoned():
     budget.wake()
     thread.join()
     assert outcome == [False]
+
+
+async def test_a_room_that_shrinks_and_grows_holds_as_many_as_it_is_large():
+    room = Room(4)
+    for _ in range(4):
+        await room.acquire()
+    room.resize(2)
+    for _ in range(2):
+        room.release()
+        assert room.locked(), "there were too many still"
+    room.release()
+    await room.acquire()
+    assert room.locked()
+    room.resize(3)
+    await room.acquire()
+    assert room.locked()

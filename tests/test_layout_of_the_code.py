@@ -64,11 +64,12 @@ def test_engines_readers_and_jobs_know_only_the_shared_records(folder):
 
 
 @pytest.mark.parametrize(
-    ("library", "home"), [("dask", "s1batch/dask_cluster.py"), ("distributed", "s1batch/dask_cluster.py")]
+    ("library", "home"),
+    [("dask", "s1batch/workers"), ("distributed", "s1batch/workers"), ("dask_jobqueue", "s1batch/workers")],
 )
-def test_one_module_imports_dask(library, home):
+def test_one_package_imports_dask(library, home):
     users = {
-        str(path.relative_to(ROOT))
+        str(path.parent.relative_to(ROOT))
         for path in sources(*FOLDERS)
         if any(name.split(".")[0] == library for name in imports(path))
     }

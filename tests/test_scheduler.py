@@ -152,6 +152,6 @@ class TestDask:
         assert results.verify().complete
 
     def test_an_address_where_nobody_answers_is_a_usage_error(self, archive, tmp_path, monkeypatch):
-        monkeypatch.setattr("s1batch.dask_cluster.CONNECT_TIMEOUT_S", 1)
+        monkeypatch.setattr("s1batch.workers.crew.CONNECT_TIMEOUT_S", 1)
         with pytest.raises(UsageError, match="no Dask scheduler answers there"):
             s1batch.run(pick_job(archive), tmp_path / "out", options=RunOptions(scheduler="tcp://127.0.0.1:1"))

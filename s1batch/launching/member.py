@@ -121,6 +121,6 @@ def _first(folder: Path, patience_s: float) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

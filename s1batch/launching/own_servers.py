@@ -202,7 +202,7 @@ class OwnServers:
     def _last_words(self) -> str:
         """Return what the log of this start says of its end: the first line of srun about a task, or the last one."""
         lines: list[str] = []
-        with suppress(FileNotFoundError), self._log.open("rb") as file:
+        with suppress(OSError), self._log.open("rb") as file:
             file.seek(self._log_start)
             lines += [line.decode(errors="replace").strip() for line in file]
         ends = [line for line in lines if line.startswith("srun: error: ")]
@@ -214,8 +214,8 @@ class OwnServers:
             with self._log.open("rb") as file:
                 file.seek(self._told)
                 lines = file.read().splitlines(keepends=True)
-        except FileNotFoundError:
-            return
+        except OSError:
+            return  # not there yet, or out of reach: another time
         for line in lines:
             if line.endswith(b"\n"):
                 self._told += len(line)

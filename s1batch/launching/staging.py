@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +100,7 @@ class Staging:
         digests = SharedDigests(self.shared / folder.name, self.serving)
         doubtful = {each.name for each in digests.compare({name: noted[name] for name in good})}
         if published and good - doubtful == files.keys():
+            _remove_others(folder, files.keys() | {NOTES})  # a server might load whatever lies there
             digests.publish(noted)
             say(f"{self.copy}: the copy of {self.source} is whole")
             return 0
@@ -152,7 +153,7 @@ class Staging:
         if not self.source.is_dir():
             return {self.source.name: stamp_of(self.source)}
         found = {}
-        for folder, folders, names in os.walk(self.source, followlinks=True):
+        for folder, folders, names in os.walk(self.source, onerror=_fail, followlinks=True):
             folders[:] = [each for each in folders if not each.startswith(".")]
             for name in names:
                 path = Path(folder, name)
@@ -236,7 +237,11 @@ def _cached(model: str) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def _remove_others(folder: Path, kept: set[str]) -> None:
+def _fail(error: OSError) -> None:
+    raise error  # a folder that cannot be listed is not an empty one
+
+
+def _remove_others(folder: Path, kept: Set[str]) -> None:
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):

@@ -67,6 +67,7 @@ Reason = Literal[
     "invalid_request",
     "preprocess_failed",
     "internal_error",
+    "worker_died",
     # skipped
     "not_triggered",
     "budget",

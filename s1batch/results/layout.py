@@ -180,6 +180,10 @@ class Layout:
         match = _PART_LEASE.fullmatch(name)
         return None if match is None else int(match.group(1))
 
+    def alone(self, part: int, token: str) -> Path:
+        """Says that a worker has begun a part alone; there while it runs, and when the worker has died of it."""
+        return self.leases / f"part-{part:06d}.{token}.alone"
+
     def superseded_rows(self, part: int, digest: str) -> Path:
         """Rows of a part that were asked again, named by a hash of them: doing it again changes nothing."""
         return self.superseded / f"part-{part:06d}.{digest}.parquet"

@@ -89,6 +89,9 @@ class Slurm(Protocol):
     def queued_scripts(self) -> dict[str, str] | None:
         """Return the user's jobs in the queue with their scripts; None when Slurm cannot be asked."""
 
+    def named(self, name: str) -> list[JobState] | None:
+        """Return the user's jobs of that name in the queue; None when Slurm cannot be asked."""
+
     def accounted(self, jobs: Sequence[str]) -> list[JobState] | None:
         """Return what accounting knows of these jobs; None where there is no accounting."""
 
@@ -157,6 +160,11 @@ class SlurmPrograms:
         if said is None:
             return None
         return dict(line.split("|", 1) for line in said.splitlines() if "|" in line)
+
+    def named(self, name: str) -> list[JobState] | None:
+        """Return the user's jobs of that name in the queue; None when Slurm cannot be asked."""
+        said = self._answer("squeue", "--noheader", "--me", "--name", name, "--format=%A|%K|%T|%r|%N")
+        return None if said is None else [_queued(line) for line in said.splitlines() if line.count("|") == 4]
 
     def accounted(self, jobs: Sequence[str]) -> list[JobState] | None:
         """Return what accounting knows of these jobs; None where there is no accounting."""

@@ -27,7 +27,7 @@ def array_script(spec: SubmissionSpec, number: int) -> str:
         "job-name": spec.job_name,
         "array": index_text(array.indices, array.parallel),
         "chdir": spec.workdir,
-        "output": f"{_literal(spec.folder)}/logs/%A_%a.log",
+        "output": f"{literal(spec.folder)}/logs/%A_%a.log",
         "open-mode": "append",
         "requeue": None,
         "signal": f"B:USR2@{spec.signal_before_s}",
@@ -62,7 +62,7 @@ def closing_script(spec: SubmissionSpec) -> str:
     own: dict[str, str | None] = {
         "job-name": f"{spec.job_name}-close",
         "chdir": spec.workdir,
-        "output": f"{_literal(spec.folder)}/logs/closing.log",
+        "output": f"{literal(spec.folder)}/logs/closing.log",
         "open-mode": "append",
         "requeue": None,
     }
@@ -76,11 +76,12 @@ def closing_script(spec: SubmissionSpec) -> str:
 
 def _script(title: str, spec: SubmissionSpec, flags: Flags, body: list[str]) -> str:
     head = ["#!/bin/bash", *(f"# {line}" for line in (title, f"Submission {spec.name}, by s1batch {spec.s1batch}"))]
-    lines = [*head, *(_directive(name, value) for name, value in flags.items()), "", "set -e", *body]
+    lines = [*head, *(directive(name, value) for name, value in flags.items()), "", "set -e", *body]
     return "\n".join(lines) + "\n"
 
 
-def _directive(name: str, value: str | None) -> str:
+def directive(name: str, value: str | None) -> str:
+    """Return the line of a script that gives an option to sbatch."""
     if value is None:
         return f"#SBATCH --{name}"
     if not _BARE.fullmatch(value):
@@ -103,6 +104,6 @@ def _command(spec: SubmissionSpec, arguments: list[str]) -> str:
     return " \\\n    ".join([f"exec {spec.command}", *arguments])
 
 
-def _literal(path: str) -> str:
+def literal(path: str) -> str:
     """Return a path in which sbatch replaces nothing."""
     return path.replace("%", "%%")

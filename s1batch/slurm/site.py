@@ -22,6 +22,23 @@ from s1batch.slurm.flags import flag_name, flag_value
 SYSTEM = Path("/etc/s1batch/site.toml")
 
 
+class WorkersSite(Config):
+    """The table `[slurm.workers]`: what `--scheduler slurm` and `--scheduler allocation` start."""
+
+    sbatch: dict[str, Any] = Field(default_factory=dict, description="options of sbatch for workers, over slurm.sbatch")
+    most: int = Field(8, ge=1, description="worker jobs at a time, when --workers does not say")
+    interface: str | None = Field(None, min_length=1, description="network interface of scheduler and workers: ib0")
+    python: str | None = Field(None, min_length=1, description="Python as workers call it, or a container with one")
+    local_directory: str | None = Field(None, min_length=1, description="folder on the nodes for Dask's own files")
+    lifetime_s: float | None = Field(None, gt=0, description="a worker leaves after that; always before its job ends")
+    stagger_s: float = Field(60.0, ge=0, description="and up to so much earlier, so that not all leave at once")
+    death_timeout_s: int = Field(60, ge=1, description="a worker that finds no scheduler ends after that")
+
+    def flags(self) -> dict[str, str | None]:
+        """Return the options for workers."""
+        return _flags(self.sbatch, "slurm.workers.sbatch")
+
+
 class SlurmSite(Config):
     """The table `[slurm]` of the site's file."""
 
@@ -32,6 +49,8 @@ class SlurmSite(Config):
     parallel: int | None = Field(None, ge=1, description="most tasks of a submission at a time")
     signal_before_s: int = Field(180, ge=10, le=65535, description="how long before its limit a task is told to stop")
     requeue: int = Field(10, ge=0, description="how often a task is put back into the queue at its time limit")
+
+    workers: WorkersSite = Field(default_factory=WorkersSite, description="worker processes: jobs, or over nodes")
 
     def array_flags(self) -> dict[str, str | None]:
         """Return the options for arrays."""
@@ -73,7 +92,7 @@ def read_site(path: Path | None) -> Site:
         return Site()
     try:
         site = Site.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        site.slurm.array_flags(), site.slurm.closing_flags()
+        site.slurm.array_flags(), site.slurm.closing_flags(), site.slurm.workers.flags()
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -93,6 +112,6 @@ def _flags(table: Mapping[str, Any], where: str) -> dict[str, str | None]:
 def _line(loc: tuple[int | str, ...], kind: str, message: str) -> str:
     name = ".".join(str(each) for each in loc)
     if kind == "extra_forbidden":
-        model = SlurmSite if len(loc) > 1 else Site
+        model = (Site, SlurmSite, WorkersSite)[min(len(loc) - 1, 2)]
         return f"{name}: unknown field (valid: {', '.join(model.model_fields)})"
     return f"{name}: {message}"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from s1batch.deadline import Deadline
 from s1batch.slurm.client import Slurm, SlurmPrograms
+from s1batch.slurm.task import TaskIdentity
 
 RESERVE_S = 30.0
 """How long before the end of an allocation a run is over: journals are flushed, leases given back, the task requeued.
@@ -23,7 +24,8 @@ def allocation_end(environment: Mapping[str, str] = os.environ, slurm: Slurm | N
         environment: SLURM_JOB_END_TIME is taken from it where Slurm sets that (from 22.05 on).
         slurm: Who is asked else.
     """
-    job = environment.get("SLURM_JOB_ID")
+    # By its own name: that of the array, which its last task has as well, would give the times of all of them.
+    job = TaskIdentity.here(environment).name
     if not job:
         return None
     told = environment.get("SLURM_JOB_END_TIME", "")
@@ -42,7 +44,7 @@ def working_deadline(environment: Mapping[str, str] = os.environ, slurm: Slurm |
     end = allocation_end(environment, slurm)
     if end is None:
         return None
-    job, asked = environment["SLURM_JOB_ID"], slurm or SlurmPrograms()
+    job, asked = TaskIdentity.here(environment).name, slurm or SlurmPrograms()
 
     def look() -> float | None:
         now = asked.end_time(job)

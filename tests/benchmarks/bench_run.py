@@ -1,9 +1,8 @@
-"""Whole commands against a chat endpoint that takes 50 ms: beside a bare aiohttp loop in the same minute, and beside
-the figures that other tools reached with the same prompts and a server of the same behaviour (quoted, other day).
+"""Whole commands against a chat endpoint that takes 50 ms, beside a bare aiohttp loop in the same minute.
 
     python tests/benchmarks/bench_run.py [--repeat 3]
 
-Prints tables of medians; asserts nothing.
+Prints tables of medians; asserts nothing. `tests.benchmarks.peers` measures other programs by the same prompts.
 """
 
 from __future__ import annotations
@@ -34,16 +33,6 @@ job: {{kind: ask, prompt: "{{{{ text }}}}"}}
 engine: {{kind: http, urls: ["{url}"], max_in_flight: {in_flight}}}
 run: {{memory_mb: {memory_mb}}}
 """
-QUOTED = (
-    ("bare aiohttp loop (quoted)", "2.4", "1.7", "175", "6,918", "1,986", "2,000", "0"),
-    ("datatrove to JSONL (quoted)", "2.5", "1.7", "109", "1,153", "154", "2,000", "0"),
-    ("datatrove to Parquet (quoted)", "3.2", "2.3", "198", "942", "173", "2,000", "0"),
-    ("curator (quoted)", "8.4", "7.7", "314", "472", "89", "2,000", "0"),
-    ("Daft prompt() (quoted)", "10.1", "9.5", "240", "805", "1,000", "2,000", "0"),
-    ("distilabel (quoted)", "14.2", "11.8", "643", "221", "50", "2,000", "0"),
-    ("Ray Data HTTP, tuned (quoted)", "14.9", "17.9", "2,261", "2,236", "256", "2,000", "0"),
-    ("inspect_ai (quoted)", "48.6", "43.7", "333", "53", "256", "2,000", "0"),
-)
 
 
 @dataclass(frozen=True)
@@ -105,22 +94,19 @@ def bench_prompts(folder: Path, repeat: int) -> None:
         bench = Bench(server, folder, repeat)
         rows = [bench.bare(prompts, 2000, 2000), bench.bare(prompts, 2000, 256)]
         rows += [bench.ours(prompts, 2000, 256), bench.again(), bench.ours(prompts, 2000, 1000)]
-        print(table(f"2,000 prompts, 50 ms ({load()})", HEAD, [*rows, *QUOTED]))
-        others = ("all six others (quoted)", "", "", "", "", "", "2,000", "0")
-        print(table("2,000 prompts, 20 of them distinct", HEAD, [bench.ours(repeated, 2000, 256), others]))
+        print(table(f"2,000 prompts, 50 ms ({load()})", HEAD, rows))
+        print(table("2,000 prompts, 20 of them distinct", HEAD, [bench.ours(repeated, 2000, 256)]))
 
 
 def bench_large(folder: Path, repeat: int) -> None:
     """300 prompts of 1 MB; once more with answers so slow that as many are asked as memory allows."""
     prompts = write_large_prompts(folder / "large.parquet")
-    quoted = [("datatrove", 173), ("curator", 853), ("Daft", 1063), ("inspect_ai", 1134), ("distilabel", 3389)]
     with serving() as server:
         bench = Bench(server, folder, repeat)
         rows = [bench.ours(prompts, 300, 256), bench.ours(prompts, 300, 256, memory_mb=16)]
     with serving(latency_s=3.0) as server:
         label, *figures = Bench(server, folder, repeat).ours(prompts, 300, 256)
         rows.append((f"{label}, answers after 3 s", *figures))
-    rows += [(f"{name} (quoted)", "", "", f"{peak:,}", "", "", "300", "0") for name, peak in [*quoted, ("Ray", 3864)]]
     print(table(f"300 prompts of 1 MB, 50 ms ({load()})", HEAD, rows))
 
 
@@ -132,8 +118,6 @@ def bench_tail(folder: Path, repeat: int) -> None:
         rows = [bench.bare(prompts, 2000, 64), bench.ours(prompts, 2000, 64)]
     head = (*HEAD[:4], "window s", *HEAD[5:])
     shown = [(*row[:4], f"{2000 / float(row[4].replace(',', '')):.2f}", *row[5:]) for row in rows]
-    quoted = [("bare loop", "4.2"), ("datatrove", "4.3"), ("Daft", "4.7"), ("Ray", "5.2"), ("curator", "6.0")]
-    shown += [(f"{name} (quoted)", "", "", "", seconds, "", "2,000", "0") for name, seconds in quoted]
     print(table(f"2,000 prompts, every 100th takes 2 s, 64 at once ({load()})", head, shown))
 
 

@@ -1,9 +1,10 @@
 """Arrays on a real Slurm of four nodes: from submission to the first row, and the makespan over the ideal one.
 
-    python -m tests.benchmarks.bench_slurm [--seconds 120]
+    python -m tests.benchmarks.bench_slurm [--seconds 120] [--plan]
 
 Every question takes four seconds and each task has eight on their way, so that four tasks need exactly the given time.
-Needs root and Debian's Slurm, as tests/slurm does. Prints a table; asserts nothing.
+With --plan, `submit` makes the plan, and not a task. Needs root and Debian's Slurm, as tests/slurm does. Prints a
+table; asserts nothing.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ IN_FLIGHT = 8
 ANSWER_S = 4
 
 
-def run(cluster: Cluster, folder: Path, seconds: int) -> list[tuple[str, str]]:
+def run(cluster: Cluster, folder: Path, seconds: int, *more: str) -> list[tuple[str, str]]:
     """Run an array with one task on each node, and return what it took."""
     count = len(NODES) * seconds * IN_FLIGHT // ANSWER_S
     job = Submitted(cluster, folder, rows=count, slow=lambda number: True)
     before = time.time()
     options = ["--no-closing", "--sbatch", "exclusive", "--set", f"run.parts_in_flight={IN_FLIGHT}"]
-    job.submit(len(NODES), *options, ANSWER_S=str(ANSWER_S))
+    job.submit(len(NODES), *options, *more, ANSWER_S=str(ANSWER_S))
     submitted = time.time()
     rows = job.results / "rows"
     job.until(lambda: any(rows.glob("part-*")), "the first row", 120)
@@ -54,11 +55,13 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=120)
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--plan", action="store_true")
+    asked = parser.parse_args()
+    more = ("--plan",) if asked.plan else ()
     folder = Path(tempfile.mkdtemp(prefix="s1bench-", dir="/tmp"))
     try:
         with Cluster(folder / "slurm", accounting=False) as cluster:
-            lines = run(cluster, folder / "job", seconds)
+            lines = run(cluster, folder / "job", asked.seconds, *more)
     except CannotRun as reason:
         print(f"no Slurm cluster here: {reason}")
         return

@@ -66,6 +66,8 @@ def measure(
     """
     tag = f"BENCH_ID={uuid.uuid4().hex}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **(variables or {}), "BENCH_ID": tag.partition("=")[2]}
+    # Modules are compiled once, as where they are installed; with this they would be compiled each time.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     output = folder / "output.txt"
     tree = _Tree(tag.encode())
     before = _children_cpu_s()

@@ -203,7 +203,7 @@ class ServerProcess:
 def serving(**behaviour: float) -> Iterator[ServerProcess]:
     """Run the server in another process for the length of a block; the arguments are fields of `Behaviour`."""
     command = [sys.executable, str(Path(__file__).resolve()), *Behaviour(**behaviour).options()]  # type: ignore[arg-type]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         if process.stdout is None:
             raise RuntimeError("the server has no standard output")
@@ -211,8 +211,9 @@ def serving(**behaviour: float) -> Iterator[ServerProcess]:
     finally:
         process.terminate()
         process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def _text(body: dict[str, Any]) -> str:
@@ -225,7 +226,9 @@ async def _serve(server: MockServer) -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=8192).start()
     print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
-    await asyncio.Event().wait()
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin, ended.set)  # whoever started it is gone
+    await ended.wait()
 
 
 def _cpu_s() -> float:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 
 import pytest
 
+from tests.benchmarks.harness import ROOT
 from tests.benchmarks.mock_server import Behaviour, serving
 
 
@@ -65,3 +68,13 @@ def test_a_behaviour_is_the_same_as_options():
     options = behaviour.options()
     assert options[options.index("--latency-s") + 1] == "0.5"
     assert options[options.index("--fail-every") + 1] == "40"
+
+
+def test_it_ends_with_whoever_started_it():
+    command = [sys.executable, "-m", "tests.benchmarks.mock_server"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        process.stdin.close()
+        assert process.wait(timeout=20) == 0

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.benchmarks.harness import ROOT
 from tests.benchmarks.peers import __main__ as command_line
 from tests.benchmarks.peers.environments import ENVIRONMENTS, QUIET, REQUIREMENTS, MissingEnvironmentError, python_of
 from tests.benchmarks.peers.outcomes import Outcome, Row, expected_answer, judge
@@ -104,6 +108,28 @@ def test_ray_is_given_its_number_of_requests_by_a_variable(task):
     assert PROGRAMS["ray"].environ(task)[variable] == "256"
 
 
+def test_a_signal_ends_the_command_with_all_that_it_started(tmp_path):
+    """A peer that hangs, its server, and the command itself."""
+    python = tmp_path / "peers/bin/python"
+    python.parent.mkdir(parents=True)
+    (tmp_path / "curator/bin").mkdir(parents=True)
+    # It answers the question for its versions, and hangs over everything else.
+    python.write_text(f"#!/bin/sh\n[ $1 = -c ] && echo '{{}}' && exit\necho $$ > {tmp_path}/hangs\nexec sleep 60\n")
+    python.chmod(0o755)
+    (tmp_path / "curator/bin/python").symlink_to(python)
+    command = [sys.executable, "-m", "tests.benchmarks.peers", "run", "--folder", str(tmp_path)]
+    command += ["--only", "large", "--programs", "datatrove"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        give_up = time.monotonic() + 30
+        while not (tmp_path / "hangs").exists() and time.monotonic() < give_up:
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    hung = int((tmp_path / "hangs").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(hung, 0)
+
+
 def test_a_missing_environment_is_one_line_with_the_command(tmp_path, capsys):
     with pytest.raises(MissingEnvironmentError, match="setup --folder"):
         python_of(tmp_path, "peers")
@@ -157,3 +183,22 @@ def test_every_scenario_prints_a_table_and_show_prints_what_is_stored(tmp_path, 
     assert printed.strip() == report(records, stored["versions"], "2 cores").strip()
     assert printed.count("| Daft |") == len(SCENARIOS)
     assert "50 (20 null, 30 missing)" in printed
+
+
+def test_the_tables_of_a_page_are_replaced_and_the_rest_stays(tmp_path, capsys):
+    stored = {"records": [record("daft")], "versions": {}, "machine": "2 cores"}
+    (tmp_path / "results.json").write_text(json.dumps(stored))
+    page = tmp_path / "page.md"
+    page.write_text(f"Before.\n\n{command_line.BEGIN}\nold\n{command_line.END}\n\nBehind.\n")
+    for _ in range(2):
+        assert command_line.main(["show", "--folder", str(tmp_path), "--into", str(page)]) == 0
+    shown = page.read_text()
+    assert shown.startswith("Before.\n\n<!--")
+    assert shown.endswith("-->\n\nBehind.\n")
+    assert "old" not in shown
+    assert shown.count("| Daft |") == 1
+
+
+def test_the_documentation_has_a_place_for_the_tables():
+    page = (ROOT / "docs/benchmarks.md").read_text()
+    assert page.index(command_line.BEGIN) < page.index(command_line.END)

@@ -443,6 +443,25 @@ def test_an_answer_that_arrives_with_the_end_of_the_engine_is_not_lost() -> None
     assert isinstance(answered, Fed)
 
 
+def test_the_bound_follows_the_share_of_the_endpoints_while_calls_are_in_flight() -> None:
+    """More workers: what is in flight goes on, and nothing begins before it has shrunk; fewer: calls begin at once."""
+    script = Script({}, most=4)
+
+    async def everybody() -> list[tuple[float, int]]:
+        feeder = feeder_of(script)
+        tasks = [asyncio.create_task(feeder.answer(text_request(f"-{number}"))) for number in range(12)]
+        seen = []
+        for after, most in ((0.5, 2), (1.0, 2), (1.0, 4), (0.1, 4)):
+            await asyncio.sleep(after)
+            seen.append((asyncio.get_running_loop().time(), feeder.stats.in_flight))
+            feeder.resize(most)
+        await asyncio.gather(*tasks)
+        return seen
+
+    assert run_virtually(everybody()) == [(0.5, 4), (1.5, 2), (2.5, 2), (2.6, 4)]
+    assert script.faults == []
+
+
 def test_draining_lets_what_is_in_flight_end_and_cuts_off_the_rest() -> None:
     script = Script({"-quick": Fate(3.0), "-slow": Fate(500.0)}, most=2)
 

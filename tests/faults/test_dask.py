@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
+import polars as pl
 import pytest
+from distributed import Client
 
+import s1batch
 from tests.archives import pick_job
-from tests.faults.runs import ROOT, one_line, rows, run, start, stored, wait_for_journal, write_job
+from tests.faults.runs import ROOT, one_line, rows, run, start, stored, wait_for_journal, write_job, written
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 LOCAL = ("--scheduler", "local", "--workers", "2")
 
 
@@ -49,37 +52,76 @@ def cluster(folder, workers=2):
         log.close()
 
 
-def poisoned_part(job, monkeypatch, undisturbed):
-    """Let one question kill whoever asks it; return its part."""
-    victim = undisturbed.filter(undisturbed["part"] == 7)["fingerprint"][3]
-    monkeypatch.setenv("POISON", victim)
-    text = job.read_text()
-    job.write_text(text.replace("tests.answers:slowly", "tests.answers:poisoned"))
-    return 7, text
+def workers_at(address):
+    """Return the worker processes of a scheduler on this machine; those that are just starting again are not there."""
+    with Client(address, set_as_default=False) as client:
+        return list(client.run(os.getpid, on_error="ignore").values())
+
+
+def poison(job, monkeypatch, undisturbed, *places):
+    """Let some questions kill whoever asks them; return their chunk keys. `places` are (part, number) pairs."""
+    rows_of = {part: undisturbed.filter(undisturbed["part"] == part) for part, _ in places}
+    chosen = [rows_of[part].row(number, named=True) for part, number in places]
+    monkeypatch.setenv("POISON", " ".join(row["fingerprint"] for row in chosen))
+    job.write_text(job.read_text().replace("tests.answers:slowly", "tests.answers:poisoned"))
+    return {row["chunk_key"] for row in chosen}
 
 
 @pytest.mark.parametrize("where", ["local", "address"])
-def test_a_part_that_kills_its_workers_is_named_and_all_others_are_finished(where, job, undisturbed, monkeypatch):
-    """The parts that shared a worker with it are run again without it; mended, the run goes on."""
-    part, _ = poisoned_part(job, monkeypatch, undisturbed)
-    out = job.parent / "out"
+def test_chunks_that_kill_their_workers_get_a_row_that_says_so_and_all_others_are_answered(
+    where, job, undisturbed, monkeypatch
+):
+    """Two of them in one part, one in another; mended, `--retry failed` asks these three and nothing else."""
+    bad = poison(job, monkeypatch, undisturbed, (7, 3), (7, 11), (15, 0))
+    out, asked = job.parent / "out", job.parent / "asked"
     if where == "local":
-        ended = run(job, *LOCAL, timeout_s=240)
+        ended = run(job, *LOCAL, timeout_s=600)
     else:
         with cluster(job.parent) as (address, _scheduler):
-            ended = run(job, "--scheduler", address, timeout_s=240)
-    assert ended.process.returncode == 1, ended.said
-    line = one_line(ended.said)
-    assert f"part {part}: every worker that ran it died" in line
-    finished = {int(path.stem.removeprefix("part-")) for path in (out / "rows").glob("*.parquet")}
-    assert finished == set(undisturbed["part"]) - {part}
-    known = set(stored(out)["fingerprint"])
-    before = len((job.parent / "asked").read_text().split())
+            ended = run(job, "--scheduler", address, timeout_s=600)
+    assert ended.process.returncode == 3, ended.said
+    found = rows(out)
+    marked = found.filter(pl.col("outcome") == "failed")
+    assert set(marked["chunk_key"]) == bad
+    assert set(marked["reason"]) == {"worker_died"}
+    assert all(
+        detail.startswith("all 3 workers that asked this chunk alone died (tcp://") for detail in marked["detail"]
+    )
+    good = found.filter(pl.col("outcome") == "ok")
+    assert good.equals(undisturbed.filter(~pl.col("chunk_key").is_in(bad)))
+    assert s1batch.open_results(out).verify().complete
+    assert not list((out / "leases").glob("*.alone"))
+    before = asked.read_text().split()
+    print(f"\n{where}: {len(before)} asked for {len(set(before))} questions")
     monkeypatch.delenv("POISON")
-    again = run(job)
+    again = run(job, "--retry", "failed")
     assert again.process.returncode == 0, again.said
     assert rows(out).equals(undisturbed)
-    assert not known.intersection((job.parent / "asked").read_text().split()[before:])
+    assert len(asked.read_text().split()) == len(before) + 3
+
+
+@pytest.mark.parametrize("where", ["local", "address"])
+def test_workers_killed_in_turn_cost_what_they_had_in_flight(where, job, undisturbed):
+    """Six kills, one worker after the other; at the end the rows are those of an undisturbed run."""
+    out, asked, kills = job.parent / "out", job.parent / "asked", 6
+    with ExitStack() as stack:
+        options: tuple[str, ...] = LOCAL
+        if where == "address":
+            address, _ = stack.enter_context(cluster(job.parent))
+            options = ("--scheduler", address)
+        running = start(job, *options)
+        for number in range(kills):
+            wait_for_journal(out, running, written(out) + 15_000)
+            workers = running.workers() if where == "local" else workers_at(address)
+            if workers and running.process.poll() is None:
+                os.kill(sorted(workers)[number % len(workers)], signal.SIGKILL)
+        assert running.wait(200) == 0, running.said
+    assert rows(out).equals(undisturbed)
+    assert s1batch.open_results(out).verify().complete
+    questions = asked.read_text().split()
+    again = len(questions) - len(set(questions))
+    print(f"\n{where}: {again} of {len(set(questions))} questions asked again after {kills} kills")
+    assert again <= kills * 2 * 16, "more than the open parts of the workers that were killed"
 
 
 def test_a_scheduler_that_dies_ends_the_run_in_one_line(job, undisturbed):

@@ -146,3 +146,22 @@ class TestDask:
         assert "Traceback" not in running.said, running.said
         assert returncode == (0 if stored(job.parent / "out").height == CHUNKS else 75), running.said
         check_going_on(job)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [("--scheduler", "inline"), LOCAL], ids=["inline", "local"])
+def test_before_the_end_of_an_allocation_answers_are_waited_for_as_long_as_there_is_time(options, job):
+    """Longer than `run.drain_s`, which is for people who wait; in this process as in workers."""
+    asked = job.parent / "asked"
+    slow = ("--set", "engine.function=tests.answers:patiently", "--set", "run.drain_s=0.5")
+    allocation = {"SLURM_JOB_ID": "1", "SLURM_JOB_END_TIME": str(int(time.time()) + 300)}
+    running = start(job, *options, *slow, env=allocation)
+    give_up = time.monotonic() + 60
+    while not asked.exists() and time.monotonic() < give_up:
+        time.sleep(0.02)
+    time.sleep(0.5)
+    running.process.send_signal(signal.SIGUSR2)
+    end_with(running)
+    questions = asked.read_text().split()
+    assert len(stored(job.parent / "out")["fingerprint"]) == len(questions) > 0
+    check_going_on(job, *slow[:2])

@@ -90,6 +90,32 @@ def test_a_source_that_changes_is_copied_anew_and_what_it_lost_goes(source: Path
     assert same(source, staging_of(source, disk).copy)
 
 
+def test_a_file_that_the_source_lost_is_not_left_to_be_loaded(source: Path, disk: Path) -> None:
+    (source / "model-2.safetensors").write_bytes(b"of an older version")
+    bring(source, disk)
+    (source / "model-2.safetensors").unlink()
+    assert bring(source, disk)[0] == 0
+    assert same(source, staging_of(source, disk).copy)
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(
+    source: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring(source, disk)
+    scandir = os.scandir
+
+    def broken(path: str) -> object:
+        if str(path).endswith("models/tiny/deep"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", broken)
+    with pytest.raises(EngineUnavailable, match=r"stage: .*/deep: Permission denied"):
+        bring(source, disk)
+    monkeypatch.undo()
+    assert same(source, staging_of(source, disk).copy)
+
+
 def test_what_was_copied_before_a_kill_is_not_copied_again(source: Path, disk: Path) -> None:
     """SIGKILL after the first of the large files: no copy is published, and the next one goes on."""
     victim = (

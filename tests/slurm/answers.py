@@ -21,6 +21,14 @@ async def steady(request: Request) -> str:
     return json.dumps({"length": len(request.text)})
 
 
+async def by_worker(request: Request) -> str:
+    """Note the question in a file of the job that asks it, with the node; take ANSWER_S seconds if it is slow."""
+    with (Path(os.environ["ASKED"]) / os.environ.get("SLURM_JOB_ID", "none")).open("a") as file:
+        file.write(f"{request.fingerprint} {os.environ.get('SLURMD_NODENAME', 'none')}\n")
+    await asyncio.sleep(float(os.environ.get("ANSWER_S", "1")) if "slow" in request.text else 0.01)
+    return json.dumps({"length": len(request.text)})
+
+
 def mended(request: Request) -> str:
     """Fail until the file that MENDED names is there."""
     if not Path(os.environ["MENDED"]).exists():

@@ -24,6 +24,7 @@ class FakeSlurm:
         self.refuses_requeue = False
         self.array_size: int | None = 1001
         self.ends_at: float | None = None
+        self.asked_about: list[str] = []
 
     def max_array_size(self) -> int | None:
         return self.array_size
@@ -42,6 +43,9 @@ class FakeSlurm:
         live = {each.job for each in self.in_queue}
         return {job: str(path) for job, path in self.scripts.items() if job in live} if self.reachable else None
 
+    def named(self, name: str) -> list[JobState] | None:
+        return list(self.in_queue) if self.reachable else None
+
     def accounted(self, jobs: Sequence[str]) -> list[JobState] | None:
         return None if self.in_accounting is None else [each for each in self.in_accounting if each.job in jobs]
 
@@ -58,6 +62,7 @@ class FakeSlurm:
         self.requeued.append(task)
 
     def end_time(self, job: str) -> float | None:
+        self.asked_about.append(job)
         return self.ends_at
 
 

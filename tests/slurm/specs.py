@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from s1batch.slurm.spec import ArraySlice, SubmissionSpec
+from s1batch.slurm.worker_script import WorkerScript
 
 PLAIN = SubmissionSpec(
     name="20260101T000000-abcd",
@@ -32,3 +33,19 @@ PLAIN = SubmissionSpec(
 
 def spec(**changes: Any) -> SubmissionSpec:
     return replace(PLAIN, **changes)
+
+
+def plain_script(**changes: Any) -> WorkerScript:
+    """Return what the script of a worker says, with some fields changed."""
+    fields: dict[str, Any] = {
+        "name": "worker-0",
+        "job_name": "s1batch-workers-0123abcd",
+        "results": "/data/results/picks",
+        "folder": "/data/results/picks/slurm/workers-20260101T000000-abcd",
+        "workdir": "/data",
+        "scheduler": "tcp://10.0.0.1:4000",
+        "threads": 4,
+        "python": "/usr/bin/python3",
+        "sbatch": {},
+    }
+    return WorkerScript(**{**fields, **changes})

@@ -155,6 +155,24 @@ def test_what_was_cancelled_as_a_whole_goes_on_with_another_number_of_shards(bar
     job.check(12)
 
 
+def test_failed_rows_are_asked_again_by_one_more_submission(bare, tmp_path, limited):
+    job = Submitted(bare, tmp_path / "job", rows=8)
+    job.write_job({"kind": "replay", "function": "tests.slurm.answers:mended"})
+    mended = tmp_path / "mended"
+    job.submit(2, "--plan", "--accept", "failed", MENDED=str(mended))
+    assert job.closed()["complete"]
+    assert set(pl.read_parquet(job.results / "rows/*.parquet")["outcome"]) == {"failed"}
+    mended.touch()
+    code, said = job.s1batch("submit", "job.yaml", "--array", 2, "--retry", "failed", MENDED=str(mended))
+    assert code == 0, said
+    assert "8 rows will be asked again" in said
+    assert job.closed()["complete"]
+    job.check(8)
+    code, said = job.s1batch("submit", "job.yaml", "--array", 2, "--set", "job.prompt=What is {{ name }}?")
+    assert code == 4, said
+    assert "job.prompt: 'Is {{ name }} a mineral?' there" in said
+
+
 def as_written(folder: Path, name: str) -> list[str]:
     """Write a job file as docs/slurm.md shows it, and return the words of the command that submits it."""
     text = (ROOT / "docs/slurm.md").read_text()
@@ -207,6 +225,7 @@ def test_a_task_at_its_time_limit_drains_requeues_and_finishes(limited):
     assert limited.asked_twice() == 0, "an answer on its way was not waited for"
     log = (limited.last.logs / f"{array}_2.log").read_text()
     assert "s1batch: stopping; answers on their way are waited for" in log, "Slurm's signal did not arrive"
+    assert "was moved" not in log, "the times of other tasks were taken for its own"
     assert f"interrupted: {array}_2 goes back into the queue (1 of at most 10 times)" in log
 
 

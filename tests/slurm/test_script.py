@@ -11,7 +11,8 @@ import pytest
 
 from s1batch.slurm.script import array_script, closing_script
 from s1batch.slurm.spec import ArraySlice
-from tests.slurm.specs import PLAIN, spec
+from s1batch.slurm.worker_script import worker_script
+from tests.slurm.specs import PLAIN, plain_script, spec
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -42,6 +43,18 @@ SCRIPTS = {
     "site-array-0.sh": array_script(SITE, 0),
     "site-array-1.sh": array_script(SITE, 1),
     "site-close.sh": closing_script(SITE),
+    "worker.sh": worker_script(plain_script()),
+    "site-worker.sh": worker_script(
+        plain_script(
+            folder="/data/100%/picks/slurm/workers",
+            python="apptainer exec /images/s1batch.sif python",
+            setup=SITE.setup,
+            sbatch={"partition": "cpu", "mem": "8G", "exclusive": None},
+            interface="ib0",
+            local_directory='"$TMPDIR"',
+            memory="8G",
+        )
+    ),
 }
 
 

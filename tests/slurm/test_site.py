@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from s1batch.errors import UsageError
@@ -101,3 +104,22 @@ def test_options_that_cannot_be_passed_are_refused(flag, message):
 )  # fmt: skip
 def test_time_limits_are_read_as_slurm_reads_them(text, seconds):
     assert seconds_of(text) == seconds
+
+
+def test_what_docs_say_of_workers_is_read(tmp_path):
+    text = (Path(__file__).resolve().parents[2] / "docs/dask.md").read_text()
+    (block,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    path = tmp_path / "site.toml"
+    path.write_text(block)
+    workers = read_site(path).slurm.workers
+    assert (workers.interface, workers.most, workers.lifetime_s, workers.stagger_s) == ("ib0", 16, 3000.0, 60.0)
+    assert workers.flags() == {"partition": "preemptible", "cpus-per-task": "4", "mem": "8G", "time": "01:00:00"}
+
+
+def test_a_mistake_about_workers_is_named_with_what_is_valid(tmp_path):
+    path = tmp_path / "site.toml"
+    path.write_text("[slurm.workers]\ninterfaces = 1\n")
+    with pytest.raises(
+        UsageError, match=r"slurm\.workers\.interfaces: unknown field \(valid: sbatch, most, interface, "
+    ):
+        read_site(path)

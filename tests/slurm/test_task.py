@@ -131,6 +131,14 @@ def test_the_end_of_the_allocation_is_told_by_the_environment_or_by_slurm():
     assert allocation_end({"SLURM_JOB_ID": "1", "SLURM_JOB_END_TIME": "1000"}, slurm) is None, "of an old shell"
 
 
+def test_the_last_task_asks_about_itself_and_not_about_the_whole_array():
+    slurm = FakeSlurm()
+    slurm.ends_at = time.time() + 50
+    environment = {"SLURM_JOB_ID": "100", "SLURM_ARRAY_JOB_ID": "100", "SLURM_ARRAY_TASK_ID": "7"}
+    assert allocation_end(environment, slurm) == slurm.ends_at
+    assert slurm.asked_about == ["100_7"]
+
+
 def test_a_run_is_over_at_its_deadline():
     ending = Ending(Stop())
     ending.by(time.monotonic() + 1000, OutOfTime("much later"))

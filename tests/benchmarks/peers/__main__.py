@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -13,11 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import peers
+from tests.benchmarks.harness import ROOT
 from tests.benchmarks.peers.environments import MissingEnvironmentError, set_up, versions
 from tests.benchmarks.peers.measuring import Record, carry_out
 from tests.benchmarks.peers.programs import PROGRAMS
 from tests.benchmarks.peers.scenarios import SCENARIOS
 from tests.benchmarks.peers.tables import report
+
+BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
+"""What stands around the tables of a page."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if given.command == "run":
             _run(given, folder)
-        print(_report(given.results or folder / "results.json"))
+        tables = _report(given.results or folder / "results.json")
+        print(tables)
+        if given.into is not None:
+            page = given.into.read_text()
+            given.into.write_text(f"{page.partition(BEGIN)[0]}{BEGIN}\n{tables}\n{END}{page.partition(END)[2]}")
     except (MissingEnvironmentError, FileNotFoundError) as error:
         _say(str(error))
         return 2
@@ -41,6 +51,8 @@ def _run(given: argparse.Namespace, folder: Path) -> None:
     results = given.results or folder / "results.json"
     kept: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {"records": []}
     kept |= {"versions": versions(folder), "machine": _machine()}
+    for name in ("s1batch", "engine", "readers", "jobs", "tests/benchmarks"):  # the peers were compiled by pip
+        compileall.compile_dir(ROOT / name, quiet=2)
     began = time.monotonic()
     for name in given.only or SCENARIOS:
         scenario = SCENARIOS[name]
@@ -84,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=said)
         command.add_argument("--folder", type=Path, required=True, help="of the environments")
         command.add_argument("--results", type=Path, help="JSON of all runs (FOLDER/results.json)")
+        if name != "setup":
+            command.add_argument("--into", type=Path, help="page whose tables are replaced (docs/benchmarks.md)")
         if name == "run":
             command.add_argument("--only", type=_names(SCENARIOS), help=f"scenarios: {','.join(SCENARIOS)}")
             command.add_argument("--programs", type=_names(PROGRAMS), help=f"programs: {','.join(PROGRAMS)}")
@@ -103,4 +117,6 @@ def _names(known: Any) -> Any:
 
 
 if __name__ == "__main__":
+    # As at Ctrl-C: what runs at that moment is ended too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.exit(main())
