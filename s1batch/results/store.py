@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s1batch.errors import ConflictError, LockedError, ResultsError
+from s1batch.errors import LockedError, ResultsError
 from s1batch.records import Outcome, Row, Turn
 from s1batch.results.atomic import clean_temporaries, make_folder, results_errors
 from s1batch.results.journal import JournalFlusher, read_journal
@@ -20,8 +20,9 @@ from s1batch.results.part_files import PartFiles, rows_folder
 from s1batch.results.part_writer import PartWriter, journal_rows, part_journals, remove_journals
 from s1batch.results.patience import Patience
 from s1batch.results.rearranging import take_out
-from s1batch.results.rows_file import check_columns, naming_damage, read_table, write_table
+from s1batch.results.rows_file import check_columns, naming_damage
 from s1batch.results.schema import RowSchema
+from s1batch.results.stored_schema import open_schema
 from s1batch.results.superseding import supersede_part
 from s1batch.results.switching import settle
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 GATE = "gate"
 """Lease of who begins a run, and of who changes files of finished parts."""
+
+SUBMIT = "submit"
+"""Lease of who submits tasks, which is in nobody's way."""
 
 
 class ResultsStore:
@@ -57,8 +61,8 @@ class ResultsStore:
     ) -> None:
         self.layout = Layout(Path(path))
         self.patience = patience or Patience(self.layout.journals)
-        # A folder that cannot be made is a wrong one; a folder that was made is worth waiting for.
-        opening = partial(self._open_schema, schema)
+        # A folder that cannot be made is a wrong one.
+        opening = partial(open_schema, self.layout, schema)
         self.schema = self.patience.through(opening) if self.layout.schema.exists() else opening()
         self._keeper = LeaseKeeper(self.layout.leases, clock=clock)
         self._flusher = JournalFlusher()
@@ -136,7 +140,7 @@ class ResultsStore:
             LockedError: A run is at work.
         """
         taken: list[Lease] = []
-        mine = self._keeper.held()
+        mine = {*self._keeper.held(), SUBMIT}
         try:
             for name in self._lease_names():
                 if name not in mine and read_holder(self.layout.lease(name)) is not None:
@@ -216,7 +220,7 @@ class ResultsStore:
             ResultsError: Something cannot be read or written; everything is as before.
         """
         files = self.files()
-        if not any(files.lies_in_large(part) for part in parts):
+        if not any(map(files.lies_in_large, parts)):
             return
         with ExitStack() as held:
             try:
@@ -372,34 +376,6 @@ class ResultsStore:
         with results_errors(self.layout.leases):
             names = sorted(os.listdir(self.layout.leases)) if self.layout.leases.is_dir() else []
         return [name for name in map(self.layout.lease_name, names) if name is not None]
-
-    # ---------------------------------------------------------------------------------------------- opening
-
-    def _open_schema(self, schema: RowSchema | None) -> RowSchema:
-        path = self.layout.schema
-        if schema is not None:
-            make_folder(self.layout.root)
-            # Later, a folder of rows that is missing may be about to be put back.
-            if not path.exists():
-                make_folder(self.layout.rows)
-            make_folder(self.layout.journals)
-        with results_errors(path):
-            if path.exists():
-                stored = RowSchema.from_arrow(read_table(path).schema)
-            elif schema is None:
-                raise ResultsError(f"{self.layout.root} holds no results; give the folder that a run wrote to")
-            else:
-                write_table(path, schema.arrow.empty_table())
-                return schema
-        if schema is None:
-            return stored
-        differences = stored.differences(schema.arrow)
-        if differences:
-            raise ConflictError(
-                f"{self.layout.root} holds rows with other columns: {'; '.join(differences)}; "
-                "go back to the job that made them, or choose another output folder"
-            )
-        return schema
 
     def _numbers(self, folder: Path, number_of: Callable[[str], int | None]) -> Iterator[int]:
         with results_errors(folder):

@@ -14,6 +14,7 @@ from s1batch.errors import ConflictError, S1BatchError
 from s1batch.jobfile import LoadedJob
 from s1batch.results.layout import Layout
 from s1batch.results.lease import LeaseKeeper
+from s1batch.results.store import SUBMIT
 from s1batch.slurm.client import Slurm
 from s1batch.slurm.submitting import SubmitOptions, check_alone
 from s1batch.stopping import Stop, at_once
@@ -48,7 +49,7 @@ def make_ready(loaded: LoadedJob, options: SubmitOptions, slurm: Slurm, say: Say
         Interrupted: `stop` was set.
     """
     results = options.results(loaded)
-    with LeaseKeeper(Layout(results).leases) as keeper, keeper.lease("submit"):
+    with LeaseKeeper(Layout(results).leases) as keeper, keeper.lease(SUBMIT):
         check_alone(results, slurm)
         with at_once(stop):
             prepare_results(loaded, results, say=say, stop=stop, extend=options.extend, retried=options.retry)

@@ -21,6 +21,7 @@ from s1batch.outcome_names import parse_outcomes
 from s1batch.records import Outcome
 from s1batch.results.layout import Layout
 from s1batch.results.lease import LeaseKeeper
+from s1batch.results.store import SUBMIT
 from s1batch.slurm.client import DEFAULT_MAX_ARRAY_SIZE, Slurm, SlurmError
 from s1batch.slurm.flags import Flags, closing_flags, joined, seconds_of
 from s1batch.slurm.folder import SubmissionFolder, new_name, submissions
@@ -179,7 +180,7 @@ def submit(prepared: Prepared, slurm: Slurm, say: Say) -> SubmittedJobs:
     """
     spec = prepared.spec
     results, folder = Path(spec.results), SubmissionFolder(Path(spec.folder))
-    with LeaseKeeper(Layout(results).leases) as keeper, keeper.lease("submit"):
+    with LeaseKeeper(Layout(results).leases) as keeper, keeper.lease(SUBMIT):
         check_alone(results, slurm)
         folder.create(spec, prepared.arrays, prepared.closing)
         jobs = SubmittedJobs()

@@ -10,6 +10,7 @@ from s1batch.errors import ConflictError, LockedError, UsageError
 from s1batch.execution import RunOptions
 from s1batch.jobfile import load_job
 from s1batch.plan_store import PlanStore
+from s1batch.results.compaction import compact
 from s1batch.results.layout import Layout
 from s1batch.slurm.readying import check_results, make_ready
 from s1batch.slurm.spec import SubmissionSpec
@@ -68,6 +69,15 @@ def test_rows_that_are_asked_again_are_set_free_once(job, said, monkeypatch):
     assert s1batch.run(job).summary.outcomes == {"ok": 16}
     made_ready(job, said, retry=("failed",))
     assert said[-1] == "no row has such an outcome"
+
+
+def test_rows_in_files_of_many_parts_are_set_free_as_well(job, said, monkeypatch):
+    monkeypatch.setenv("MENDED", str(job.parent / "mended"))
+    job.write_text(job.read_text().replace("tests.answers:echo", "tests.slurm.answers:mended"))
+    s1batch.run(job)
+    assert compact(job.parent / "out").after == 1
+    made_ready(job, said, retry=("failed",))
+    assert said == ["16 rows will be asked again"]
 
 
 def test_nothing_is_changed_under_a_submission_that_may_still_run(job, said):

@@ -33,7 +33,7 @@ from s1batch.pace import Pace, PacedEngine
 from s1batch.part_gate import OpenPart, PartGate
 from s1batch.plan_store import PlanStore
 from s1batch.records import Message, ModelIdentity, PlanEntry, Request, Sampling, SeriesPart, SeriesShape, TextPart
-from s1batch.session import CACHED_ANSWERS, CACHED_BYTES
+from s1batch.session import CACHED_ANSWERS, CACHED_BYTES, STRAGGLER_S
 from tests.benchmarks.simulate.engines import SimulatedEngine
 from tests.benchmarks.simulate.ledger import Ledger
 from tests.benchmarks.simulate.wire import Wire, prompt
@@ -289,7 +289,7 @@ class _Life:
         self._stopped.set()
         self._changed.set()
         if self._draining is None and self._ends_at is not None:
-            grace_s = max(self._ends_at - self._loop.time(), 0.0)
+            grace_s = max(self._ends_at - self._loop.time(), 0.0) + STRAGGLER_S
             self._draining = asyncio.create_task(self.feeder.drain(grace_s))
 
 
