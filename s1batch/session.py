@@ -28,7 +28,8 @@ from s1batch.assembly import (
 from s1batch.class_turns import ALL_AT_ONCE, ClassTurn, Outlook
 from s1batch.deadline import Deadline
 from s1batch.engine.base import CountsExperts, Engine, LooksAhead
-from s1batch.engine.feeder import Feeder, FeederStats
+from s1batch.engine.feeder import Feeder
+from s1batch.engine.feeder_stats import FeederStats
 from s1batch.errors import BudgetSpent, Interrupted, LockedError, OutOfTime
 from s1batch.handover import ByteBudget, Room
 from s1batch.jobfile import LoadedJob

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,86 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s1batch.engine.feeder import UNWIND_S, Fed, Feeder, FeederStats
+from s1batch.engine.feeder import Fed, Feeder
+from s1batch.engine.feeder_stats import FeederStats
 from s1batch.engine.replay import ReplayEngine
 from s1batch.errors import EngineError, EngineUnavailable, Interrupted
 from s1batch.records import Reason, Request, Response
 from tests.engine.build import MODEL, text_request
+from tests.engine.scripted import Fate, Script, feeder_of
 from tests.engine.virtual_loop import run_virtually
-
-
-class LetterEngine(ReplayEngine):
-    """The batching class is the text's first letter; a dash goes with everybody."""
-
-    def batch_class(self, request: Request) -> Hashable | None:
-        letter = request.text[0]
-        return None if letter == "-" else letter
-
-
-@dataclass(frozen=True)
-class Fate:
-    """How a call ends, and how long that takes."""
-
-    seconds: float = 1.0
-    end: str = "ok"  # ok, error, bug, gone, stubborn (ok, and does not let itself be cancelled)
-
-
-class Script:
-    """An engine's function that does what the fates say and watches what is in flight."""
-
-    def __init__(self, fates: dict[str, Fate], most: int) -> None:
-        self.fates = fates
-        self.most = most
-        self.live: Counter[str] = Counter()  # texts of calls in the engine
-        self.wanted: Counter[str] = Counter()  # of those, not cancelled
-        self.started: list[str] = []
-        self.answered: set[str] = set()
-        self.faults: list[str] = []
-
-    async def __call__(self, request: Request) -> Response:
-        text = request.text
-        if self.wanted[text] or text in self.answered:
-            self.faults.append(f"{text} asked again while alive or cached")
-        self.live[text] += 1
-        self.wanted[text] += 1
-        self.started.append(text)
-        classes = {each[0] for each, count in self.live.items() if count and each[0] != "-"}
-        if len(classes) > 1:
-            self.faults.append(f"classes {classes} met")
-        if self.live.total() > self.most:
-            self.faults.append(f"{self.live.total()} in flight")
-        fate = self.fates.get(text, Fate())
-        try:
-            await asyncio.sleep(fate.seconds)
-            self.wanted[text] -= 1
-        except asyncio.CancelledError:
-            self.wanted[text] -= 1
-            if fate.end != "stubborn":
-                raise
-            await asyncio.sleep(fate.seconds)
-        finally:
-            self.live[text] -= 1
-        if fate.end == "error":
-            return Response(
-                fingerprint=request.fingerprint, finish_reason="error", error="server_error", detail="as told"
-            )
-        if fate.end == "bug":
-            raise ZeroDivisionError("as told")
-        if fate.end == "gone":
-            raise EngineUnavailable("connection", "as told")
-        self.answered.add(text)
-        return Response(fingerprint=request.fingerprint, text=text, prompt_tokens=10, output_tokens=3)
-
-
-def feeder_of(script: Script, *, switch_after_requests: int | None = None, cache_entries: int = 1000) -> Feeder:
-    return Feeder(
-        LetterEngine(script, model=MODEL),
-        max_in_flight=script.most,
-        cache_entries=cache_entries,
-        cache_bytes=1 << 20,
-        switch_after_requests=switch_after_requests,
-        switch_after_s=20.0,
-    )
 
 
 @dataclass(frozen=True)
@@ -181,108 +108,6 @@ def test_whatever_arrives_every_waiter_gets_one_outcome_and_no_rule_is_broken(
     assert len(script.started) <= stats.sent <= len(script.started) + stats.cancelled
     assert stats.answered + stats.failed <= stats.sent <= stats.answered + stats.failed + stats.cancelled
     assert stats.busy_seconds <= stats.slot_seconds <= most * stats.busy_seconds + 1e-6
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    order=st.permutations([f"{letter}{number}" for letter in "-ABCD" for number in range(12)]), turn=st.integers(1, 6)
-)
-def test_no_class_starves_another_beyond_its_turn(order: list[str], turn: int) -> None:
-    """While a class waits for its turn, each other class sends at most `switch_after_requests` requests."""
-    script = Script({}, most=3)
-
-    async def everybody() -> None:
-        feeder = feeder_of(script, switch_after_requests=turn)
-        await asyncio.gather(*(feeder.answer(text_request(text)) for text in order))
-
-    run_virtually(everybody())
-    assert script.faults == []
-    for letter in "ABCD":
-        overtaken = Counter[str]()
-        left = 12
-        for text in script.started:
-            if text[0] == letter:
-                overtaken.clear()
-                left -= 1
-            elif text[0] != "-" and left:
-                overtaken[text[0]] += 1
-                assert max(overtaken.values()) <= turn
-
-
-def test_a_class_that_arrives_without_end_lets_another_in_after_the_stated_time() -> None:
-    uneven = {f"A{name}-{round_}": Fate(1 + name / 10) for name in range(4) for round_ in range(100)}
-    script = Script(uneven, most=4)
-
-    async def everybody() -> float:
-        feeder = feeder_of(script, switch_after_requests=10**9)
-        loop = asyncio.get_running_loop()
-
-        async def client(name: int) -> None:
-            for round_ in range(100):
-                await feeder.answer(text_request(f"A{name}-{round_}"))
-
-        async with asyncio.TaskGroup() as group:
-            for name in range(4):
-                group.create_task(client(name))
-            await asyncio.sleep(5)
-            asked = loop.time()
-            await feeder.answer(text_request("B"))
-            return loop.time() - asked
-
-    waited = run_virtually(everybody())
-    assert script.faults == []
-    assert 19 < waited < 24  # switch_after_s is 20; one call to run out, one for itself
-
-
-def test_a_class_ends_before_the_next_one_begins_where_they_come_one_after_the_other() -> None:
-    """However long the first one takes, what came before the other began to wait is not put off behind it."""
-    script = Script({f"A{i}": Fate(15.0 + i % 7) for i in range(30)}, most=4)
-
-    async def everybody() -> FeederStats:
-        feeder = feeder_of(script)
-        await asyncio.gather(*(feeder.answer(text_request(f"{'AB'[i >= 30]}{i % 30}")) for i in range(60)))
-        return feeder.stats
-
-    assert run_virtually(everybody()).switches == 1
-    assert [text[0] for text in script.started] == ["A"] * 30 + ["B"] * 30
-
-
-def test_mixed_classes_keep_the_engine_full() -> None:
-    """600 requests of three classes that arrive one by one run with 90 % of the slots in use, in few turns."""
-    script = Script({}, most=10)
-
-    async def everybody() -> FeederStats:
-        feeder = feeder_of(script)
-        await asyncio.gather(*(feeder.answer(text_request(f"{'ABC'[i % 3]}{i}")) for i in range(600)))
-        return feeder.stats
-
-    stats = run_virtually(everybody())
-    assert script.faults == []
-    assert stats.slot_seconds / stats.busy_seconds > 9
-    assert stats.switches < 12
-
-
-def test_requests_without_a_class_fill_the_slots_while_a_class_runs_out() -> None:
-    script = Script({"A0": Fate(10.0), "A1": Fate(1.0)}, most=2)
-
-    async def everybody() -> None:
-        feeder = feeder_of(script)
-        await asyncio.gather(*(feeder.answer(text_request(text)) for text in ("A0", "A1", "B0", "-0", "-1")))
-
-    run_virtually(everybody())
-    assert script.started == ["A0", "A1", "-0", "-1", "B0"]
-    assert script.faults == []
-
-
-def test_within_a_class_the_order_is_that_of_arrival() -> None:
-    script = Script({}, most=3)
-
-    async def everybody() -> None:
-        feeder = feeder_of(script)
-        await asyncio.gather(*(feeder.answer(text_request(f"A{i}")) for i in range(40)))
-
-    run_virtually(everybody())
-    assert script.started == [f"A{i}" for i in range(40)]
 
 
 def test_identical_requests_are_sent_once_and_counted_once() -> None:
@@ -395,141 +220,6 @@ def test_a_class_goes_on_at_once_when_the_one_that_waited_for_its_turn_leaves() 
 
     assert run_virtually(everybody()) == 3.0
     assert script.started == ["A0", "A1", "A2"]
-
-
-def test_what_the_engine_raises_reaches_every_waiter_and_no_other_request() -> None:
-    script = Script({"-x": Fate(end="bug")}, most=2)
-
-    async def everybody() -> list[Fed | BaseException]:
-        feeder = feeder_of(script)
-        texts = ("-x", "-x", "-y")
-        return await asyncio.gather(*(feeder.answer(text_request(text)) for text in texts), return_exceptions=True)
-
-    first, second, other = run_virtually(everybody())
-    assert isinstance(first, ZeroDivisionError)
-    assert isinstance(second, ZeroDivisionError)
-    assert isinstance(other, Fed)
-
-
-def test_an_engine_that_is_gone_ends_everything_and_takes_nothing_more() -> None:
-    script = Script({"-x": Fate(2.0, "gone"), "-slow": Fate(100.0), "-stuck": Fate(100.0, "stubborn")}, most=3)
-
-    async def everybody() -> tuple[list[Fed | BaseException], float]:
-        feeder = feeder_of(script)
-        texts = ("-x", "-slow", "-stuck", "-waits", "Awaits", "-x")
-        outcomes = await asyncio.gather(*(feeder.answer(text_request(text)) for text in texts), return_exceptions=True)
-        ended = asyncio.get_running_loop().time()
-        with pytest.raises(EngineUnavailable, match="as told"):
-            await feeder.answer(text_request("-new"))
-        assert feeder.stats.waiting == 0
-        return outcomes, ended
-
-    outcomes, ended = run_virtually(everybody())
-    assert [type(outcome) for outcome in outcomes] == [EngineUnavailable] * 6
-    assert ended == 2.0
-    assert script.started == ["-x", "-slow", "-stuck"]
-
-
-def test_an_answer_that_arrives_with_the_end_of_the_engine_is_not_lost() -> None:
-    script = Script({"-x": Fate(2.0, "gone"), "-y": Fate(2.0)}, most=2)
-
-    async def everybody() -> list[Fed | BaseException]:
-        feeder = feeder_of(script)
-        asked = (feeder.answer(text_request(text)) for text in ("-x", "-y"))
-        return await asyncio.gather(*asked, return_exceptions=True)
-
-    gone, answered = run_virtually(everybody())
-    assert isinstance(gone, EngineUnavailable)
-    assert isinstance(answered, Fed)
-
-
-def test_the_bound_follows_the_share_of_the_endpoints_while_calls_are_in_flight() -> None:
-    """More workers: what is in flight goes on, and nothing begins before it has shrunk; fewer: calls begin at once."""
-    script = Script({}, most=4)
-
-    async def everybody() -> list[tuple[float, int]]:
-        feeder = feeder_of(script)
-        tasks = [asyncio.create_task(feeder.answer(text_request(f"-{number}"))) for number in range(12)]
-        seen = []
-        for after, most in ((0.5, 2), (1.0, 2), (1.0, 4), (0.1, 4)):
-            await asyncio.sleep(after)
-            seen.append((asyncio.get_running_loop().time(), feeder.stats.in_flight))
-            feeder.resize(most)
-        await asyncio.gather(*tasks)
-        return seen
-
-    assert run_virtually(everybody()) == [(0.5, 4), (1.5, 2), (2.5, 2), (2.6, 4)]
-    assert script.faults == []
-
-
-def test_draining_lets_what_is_in_flight_end_and_cuts_off_the_rest() -> None:
-    script = Script({"-quick": Fate(3.0), "-slow": Fate(500.0)}, most=2)
-
-    async def everybody() -> tuple[list[Fed | BaseException], int, float]:
-        feeder = feeder_of(script)
-        tasks = [asyncio.create_task(feeder.answer(text_request(text))) for text in ("-quick", "-slow", "-waits")]
-        await asyncio.sleep(1)
-        feeder.stop()
-        with pytest.raises(Interrupted, match="run again"):
-            await feeder.answer(text_request("-new"))
-        cut = await feeder.drain(10.0)
-        ended = asyncio.get_running_loop().time()
-        return await asyncio.gather(*tasks, return_exceptions=True), cut, ended
-
-    (quick, slow, waits), cut, ended = run_virtually(everybody())
-    assert isinstance(quick, Fed)
-    assert isinstance(slow, Interrupted)
-    assert isinstance(waits, Interrupted)
-    assert (cut, ended) == (1, 11.0)
-    assert script.started == ["-quick", "-slow"]
-
-
-def test_draining_ends_even_when_the_engine_holds_on_to_its_calls() -> None:
-    script = Script({"-stuck": Fate(500.0, "stubborn")}, most=2)
-
-    async def everybody() -> float:
-        feeder = feeder_of(script)
-        task = asyncio.create_task(feeder.answer(text_request("-stuck")))
-        await asyncio.sleep(1)
-        await feeder.drain(2.0)
-        ended = asyncio.get_running_loop().time()
-        with pytest.raises(Interrupted):
-            await task
-        await asyncio.sleep(1000)
-        return ended
-
-    assert run_virtually(everybody()) == 1 + 2 + UNWIND_S
-
-
-def test_cancelling_the_drain_cancels_what_is_in_flight_at_once() -> None:
-    script = Script({"-slow": Fate(500.0)}, most=2)
-
-    async def everybody() -> float:
-        feeder = feeder_of(script)
-        task = asyncio.create_task(feeder.answer(text_request("-slow")))
-        await asyncio.sleep(1)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(2):
-                await feeder.drain(100.0)
-        with pytest.raises(Interrupted):
-            await task
-        return asyncio.get_running_loop().time()
-
-    assert run_virtually(everybody()) == 3.0
-
-
-def test_leaving_the_context_stops_at_once() -> None:
-    script = Script({"-slow": Fate(500.0)}, most=2)
-
-    async def everybody() -> None:
-        async with feeder_of(script) as feeder:
-            task = asyncio.create_task(feeder.answer(text_request("-slow")))
-            await asyncio.sleep(1)
-        assert script.live.total() == 0
-        with pytest.raises(Interrupted):
-            await task
-
-    run_virtually(everybody())
 
 
 def test_an_answer_to_another_request_is_an_error_and_not_an_answer() -> None:
