@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -28,6 +29,10 @@ def install() -> None:
 
 def _register(name: str) -> None:
     import_module(_HOMES[name]).register()
+    if name == "polars" and callable(signal.getsignal(signal.SIGINT)):
+        # Polars puts a handler before Python's, behind which the system goes on waiting for a lock: Ctrl-C would be
+        # heard only when an engine has loaded. Python itself asks for the opposite.
+        signal.siginterrupt(signal.SIGINT, True)
 
 
 class _Finder(importlib.abc.MetaPathFinder):

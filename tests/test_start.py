@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -64,3 +66,28 @@ async def test_a_run_over_a_table_and_an_endpoint_imports_no_library_that_it_doe
         for _ in range(1 + again):
             modules = await asyncio.to_thread(imported_by, "run", str(job), "-o", str(tmp_path / "out"))
     assert not modules & set(HEAVY)
+
+
+WAIT = """\
+import signal, sys, threading
+import s1batch
+def stop(number, frame):
+    sys.exit(75)
+signal.signal(signal.SIGINT, stop)
+import polars
+print("waiting", flush=True)
+threading.Event().wait()
+"""
+
+
+def test_ctrl_c_is_heard_by_a_wait_that_began_after_polars_was_imported():
+    """Polars replaces the handler of SIGINT by one behind which the system goes on waiting."""
+    with subprocess.Popen([sys.executable, "-c", WAIT], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "waiting\n"
+        time.sleep(0.3)  # until it waits
+        running.send_signal(signal.SIGINT)
+        try:
+            assert running.wait(20) == 75
+        finally:
+            running.kill()
