@@ -149,8 +149,9 @@ def starting_scheduler(interface: str | None) -> Iterator[None]:
 
 
 def quiet_client() -> None:
-    """A scheduler that is lost becomes an error of ours; the client's log would print tracebacks about it first."""
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+    """A scheduler that is lost, or a job that is refused, becomes an error of ours; no tracebacks about it first."""
+    for name in ("distributed.client", "tornado.application"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager
