@@ -120,7 +120,7 @@ def _count(plan: PlanStore, layout: Layout, store: ResultsStore | None) -> Statu
         finished=len(finished),
         begun=len(begun),
         leased=len(holders),
-        holders=tuple(sorted({str(holder) for holder in holders})),
+        holders=tuple(sorted(map(str, _first_of_each(holders)))),
         rows=outcomes.total(),
         journal_rows=journal_rows,
         outcomes=tuple((outcome, reason, count) for (outcome, reason), count in outcomes.most_common()),
@@ -173,6 +173,14 @@ def _holders(layout: Layout) -> list[Holder]:
         names = [name for name in os.listdir(layout.leases) if layout.lease_part(name) is not None]
         found = [read_holder(layout.leases / name) for name in names]
     return [holder for holder in found if holder is not None]
+
+
+def _first_of_each(holders: list[Holder]) -> list[Holder]:
+    """Return the oldest lease of each process: one that has several parts open is at work once."""
+    found: dict[object, Holder] = {}
+    for holder in sorted(holders, key=lambda each: each.since_ns):
+        found.setdefault(holder.process or holder.token, holder)
+    return list(found.values())
 
 
 def _mtime_ns(path: Path) -> int:

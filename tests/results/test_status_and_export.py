@@ -48,6 +48,13 @@ def test_status_of_a_run_in_progress(tmp_path: Path) -> None:
     assert status(tmp_path).leased == 0
 
 
+def test_a_process_with_several_parts_open_is_at_work_once(tmp_path: Path) -> None:
+    write_plan(tmp_path, [*PLANNED, stretch(0, 72_000)])
+    with ResultsStore(tmp_path, SCHEMA) as store, store.open_part(0), store.open_part(1):
+        now = status(tmp_path)
+    assert (now.leased, len(now.holders)) == (2, 1)
+
+
 def test_status_of_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="holds no plan"):
         status(tmp_path)
