@@ -110,3 +110,24 @@ class EngineError(ReasonedError):
 
 class EngineUnavailable(EngineError):
     """The engine is gone for every request, not for one; the run stops rather than fail the whole archive."""
+
+
+def first_that_matters(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that matters most: a bug before the engine's death before an interruption."""
+    flat: list[BaseException] = []
+    stack: list[BaseException] = [group]
+    while stack:
+        error = stack.pop()
+        if isinstance(error, BaseExceptionGroup):
+            stack.extend(error.exceptions)
+        else:
+            flat.append(error)
+
+    def rank(error: BaseException) -> int:
+        if isinstance(error, Interrupted):
+            return 3
+        if isinstance(error, EngineError):
+            return 2
+        return 1 if isinstance(error, S1BatchError) else 0
+
+    return min(flat, key=rank)

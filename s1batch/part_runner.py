@@ -20,7 +20,14 @@ from s1batch.class_turns import Outlook
 from s1batch.conversation import Conversation
 from s1batch.engine.base import Engine
 from s1batch.engine.feeder import Fed, Feeder
-from s1batch.errors import EngineError, EngineUnavailable, Interrupted, ResultsError, S1BatchError, SourceError
+from s1batch.errors import (
+    EngineError,
+    EngineUnavailable,
+    Interrupted,
+    ResultsError,
+    SourceError,
+    first_that_matters,
+)
 from s1batch.handover import ByteBudget, Handover, Room
 from s1batch.jobs.base import Job, Settings
 from s1batch.part_gate import OpenPart
@@ -213,7 +220,7 @@ class _Flow:
                         del ready
                 self._place.read()
         except BaseExceptionGroup as group_error:
-            raise _first(group_error) from None
+            raise first_that_matters(group_error) from None
         finally:
             self._abandoned.set()
             for ready in [*taken, *self._ready.abandon()]:
@@ -342,24 +349,3 @@ def interpret(job: Job, record: Record, response: Response) -> Answer:
     if response.error is not None:
         return Answer(outcome="failed", reason=response.error, detail=response.detail)
     return job.interpret(record, response)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the error that matters most: a bug before the engine's death before an interruption."""
-    flat: list[BaseException] = []
-    stack: list[BaseException] = [group]
-    while stack:
-        error = stack.pop()
-        if isinstance(error, BaseExceptionGroup):
-            stack.extend(error.exceptions)
-        else:
-            flat.append(error)
-
-    def rank(error: BaseException) -> int:
-        if isinstance(error, Interrupted):
-            return 3
-        if isinstance(error, EngineError):
-            return 2
-        return 1 if isinstance(error, S1BatchError) else 0
-
-    return min(flat, key=rank)

@@ -28,7 +28,7 @@ from s1batch.engine.http.discovery import describe
 from s1batch.engine.http.retry import Backoff
 from s1batch.engine.http.routing import Router
 from s1batch.engine.http.spec import HttpEngineSpec
-from s1batch.errors import EngineUnavailable, Interrupted
+from s1batch.errors import EngineUnavailable, Interrupted, first_that_matters
 from s1batch.pace import Pace, PacedEngine
 from s1batch.part_gate import OpenPart, PartGate
 from s1batch.plan_store import PlanStore
@@ -205,7 +205,7 @@ class _Life:
                 if self._draining is not None:
                     await self._draining
         except BaseExceptionGroup as group:
-            raise _first(group) from None
+            raise first_that_matters(group) from None
         finally:
             await self._engine.aclose()
         if self._stopped.is_set():
@@ -305,16 +305,3 @@ def _request(number: int, seconds: float, kind: int, shape: SeriesShape | None) 
 
 def _entry(shape: SeriesShape) -> PlanEntry:
     return replace(window(0, 1), series=shape)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the error that says most: a bug before dead engines before an interruption."""
-    flat: list[BaseException] = []
-    stack: list[BaseException] = [group]
-    while stack:
-        error = stack.pop()
-        if isinstance(error, BaseExceptionGroup):
-            stack.extend(error.exceptions)
-        else:
-            flat.append(error)
-    return min(flat, key=lambda error: (isinstance(error, EngineUnavailable), isinstance(error, Interrupted)))
