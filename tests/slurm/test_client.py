@@ -68,11 +68,11 @@ def test_a_controller_that_is_away_is_no_empty_queue(programs):
 
 
 def test_accounting_is_read_where_there_is_some(programs):
-    lines = "7_0|COMPLETED|n1\n7_1|CANCELLED by 1000|n2\n7_[2-4]|PENDING|None assigned\n8|TIMEOUT|n1\n"
+    lines = "7_0|COMPLETED|n1|0:0\n7_1|CANCELLED by 1000|n2|0:15\n7_[2-4]|PENDING|None assigned|0:0\n8|TIMEOUT|n1|0:1\n"
     assert programs(sacct=f"printf '{lines}'\n").accounted(["7", "8"]) == [
-        task("7", 0, "COMPLETED", node="n1"),
-        task("7", 1, "CANCELLED", node="n2"),
-        task("8", None, "TIMEOUT", node="n1"),
+        task("7", 0, "COMPLETED", node="n1", exit_code="0:0"),
+        task("7", 1, "CANCELLED", node="n2", exit_code="0:15"),
+        task("8", None, "TIMEOUT", node="n1", exit_code="0:1"),
     ]
     disabled = programs(sacct="echo 'Slurm accounting storage is disabled' >&2; exit 1\n")
     assert disabled.accounted(["7"]) is None
