@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def close_submission(
             found["shards"] = [shard_line(shard, folder) for shard in state.shards if shard.shard in missing]
             again = {shard.shard for shard in state.shards if shard.standing == "again"}.intersection(missing)
             found["said"] = _what_to_do(len(again), len(missing) - len(again), _later(folder))
-    for line in submission_lines(state, folder):
+    for line in submission_lines(replace(state, closing=None), folder):
         say(line)
     say(found["said"])
     patience.through(partial(folder.write_closing, found))
@@ -110,8 +111,9 @@ def _what_to_do(again: int, lost: int, later: Sequence[SubmissionFolder]) -> str
     if lost:
         words.append(f"{count(lost, 'shard')} not complete: submit again to go on")
     if again:
-        jobs = ", ".join(job for each in later for job in each.read_jobs().arrays)
-        words.append(f"{count(again, 'shard')} submitted again since, and left to {jobs}")
+        jobs = [job for each in later for job in each.read_jobs().arrays]
+        them = f"{'job' if len(jobs) == 1 else 'jobs'} {', '.join(jobs)}"
+        words.append(f"{count(again, 'shard')} submitted again since, and left to {them}")
     return "; ".join(words)
 
 

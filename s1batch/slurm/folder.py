@@ -91,6 +91,11 @@ class SubmissionFolder:
         """The script of an array."""
         return self.root / f"array-{number}.sh"
 
+    @property
+    def closing_log(self) -> Path:
+        """What the closing job printed."""
+        return self.logs / "closing.log"
+
     def log(self, task: str) -> Path:
         """What a task printed, by its name."""
         return self.logs / f"{task}.log"

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from s1batch.slurm.client import JobState
 from s1batch.slurm.folder import SubmissionFolder
 from s1batch.slurm.state import ShardState, Standing, SubmissionState
 from s1batch.wording import count
@@ -20,7 +21,7 @@ _ORDER: tuple[Standing, ...] = ("complete", "running", "waiting", "again", "ende
 _WORDS: dict[Standing, str] = {"again": "submitted again"}
 
 _NO_LOG = "53"
-"""Slurm's daemon ends a task with this signal when it cannot open the task's files (slurmstepd, `_fork_all_tasks`)."""
+"""With this signal Slurm ends a task whose log it cannot open (seen with Slurm 22.05)."""
 
 _TAIL_BYTES = 4096
 _LINE_CHARACTERS = 200
@@ -43,7 +44,11 @@ def submission_lines(state: SubmissionState, folder: SubmissionFolder) -> list[s
     if found is not None:
         lines.append(f"  closing job: {found.get('said', 'ended')}")
     elif state.closing is not None:
-        lines.append(f"  closing job {jobs.closing}: {_slurm_words(state.closing.state, state.closing.reason)}")
+        words = [f"  closing job {jobs.closing}: {_slurm_words(state.closing)}"]
+        if state.closing.ended:
+            log = folder.closing_log
+            words += [exit_words(state.closing.exit_code), f"{log} {_last_line(log)}"]
+        lines.append("; ".join(word for word in words if word))
     return lines
 
 
@@ -67,7 +72,7 @@ def shard_line(shard: ShardState, folder: SubmissionFolder) -> str:
     words = [f"shard {shard.shard}: {_WORDS.get(shard.standing, shard.standing)}, {parts}"]
     told, note = shard.slurm, shard.note
     if told is not None:
-        words.append(f"{told.name} {_slurm_words(told.state, told.reason)}")
+        words.append(f"{told.name} {_slurm_words(told)}")
         if told.node:
             words.append(f"on {told.node}")
     if note is not None and note.restarts:
@@ -88,7 +93,7 @@ def _without_a_word(shard: ShardState, folder: SubmissionFolder) -> list[str]:
     words.append(began)
     if shard.task:
         log = folder.log(shard.task)
-        words.append(f"log: {log} ({_last_line(log)})")
+        words.append(f"{log} {_last_line(log)}")
     return [word for word in words if word]
 
 
@@ -96,7 +101,7 @@ def exit_words(code: str) -> str:
     """Return Slurm's `CODE:SIGNAL` in words; empty for success, and for what is not known."""
     left, _, right = code.partition(":")
     if right == _NO_LOG:
-        return "Slurm could not open its log, or its working folder"
+        return "Slurm could not open its log"
     if right.isdigit() and int(right):
         return f"ended by {_signal_name(int(right))}"
     return f"exit code {left}" if left.isdigit() and int(left) else ""
@@ -110,20 +115,23 @@ def _signal_name(number: int) -> str:
 
 
 def _last_line(log: Path) -> str:
-    """Return the last line of a log, or why there is none."""
+    """Return how a log ends, or why that is not known."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _TAIL_BYTES))
             lines = file.read().decode(errors="replace").split("\n")
     except FileNotFoundError:
-        return "there is none: the task did not begin"
+        return "is not there"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     said = next((line.strip() for line in reversed(lines) if line.strip()), "")
     # What a program printed goes to a terminal.
-    return "".join(each if each.isprintable() else "?" for each in said)[-_LINE_CHARACTERS:] or "it is empty"
+    printable = "".join(each if each.isprintable() else "?" for each in said)
+    return f"ends with: {printable[-_LINE_CHARACTERS:]}" if printable else "is empty"
 
 
-def _slurm_words(state: str, reason: str) -> str:
-    return f"{state.lower()} ({reason})" if reason else state.lower()
+def _slurm_words(job: JobState) -> str:
+    # Slurm gives this reason for each batch job that ends by a signal; the signal itself says more.
+    reason = "" if job.reason == "JobLaunchFailure" and job.exit_code not in ("", "0:0") else job.reason
+    return f"{job.state.lower()} ({reason})" if reason else job.state.lower()

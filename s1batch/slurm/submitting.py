@@ -161,9 +161,7 @@ def prepare(loaded: LoadedJob, options: SubmitOptions, site: SlurmSite, slurm: S
         if not shards:
             return None
         if len(shards) < options.shards:
-            say(
-                f"{count(len(shards), 'shard')} of {options.shards} to submit: the others are complete, or hold no part"
-            )
+            say(f"{count(len(shards), 'shard')} of {options.shards} to do: the others are complete, or hold no part")
     size = slurm.max_array_size()
     if size is None:
         size = DEFAULT_MAX_ARRAY_SIZE

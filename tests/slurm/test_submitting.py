@@ -56,7 +56,7 @@ def test_only_incomplete_shards_are_submitted(job):
     made = prepared(job, slurm, said=said)
     assert [array.shards for array in made.spec.arrays] == [(1, 2, 5, 6, 7)]
     assert "#SBATCH --array=1-2,5-7" in made.arrays[0]
-    assert said == ["5 shards of 8 to submit: the others are complete, or hold no part"]
+    assert said == ["5 shards of 8 to do: the others are complete, or hold no part"]
 
 
 def test_another_number_of_shards_submits_what_is_left(job):
@@ -126,8 +126,8 @@ def test_part_files_go_over_what_slurm_says(job):
     assert standings == ["complete", "complete", "gone", "gone", "gone", "ended", "ended", "gone"]
     lines = submission_lines(state, folder)
     assert "8 shards of 8: 2 complete, 2 ended, 4 gone" in lines[0]
-    log = f"{folder.logs}/100_5.log (there is none: the task did not begin)"
-    assert f"  shard 5: ended, 0 of 1 part; 100_5 timeout; on n2; s1batch did not come to run; log: {log}" in lines
+    log = f"{folder.logs}/100_5.log is not there"
+    assert f"  shard 5: ended, 0 of 1 part; 100_5 timeout; on n2; s1batch did not come to run; {log}" in lines
     assert orjson.loads(orjson.dumps(submission_dict(state, folder)))["live"] is False
 
 
