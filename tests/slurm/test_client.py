@@ -16,7 +16,8 @@ def programs(tmp_path):
         for name, text in scripts.items():
             (tmp_path / name).write_text("#!/bin/sh\n" + text)
             (tmp_path / name).chmod(0o755)
-        return SlurmPrograms({"PATH": f"{tmp_path}:/bin:/usr/bin", "SBATCH_ARRAY_INX": "0-3", "SBATCH_ACCOUNT": "a"})
+        own = {"SBATCH_ARRAY_INX": "0-3", "SBATCH_ACCOUNT": "a", "SLURM_ARRAY_TASK_ID": "3", "SLURM_CONF": "/etc/s"}
+        return SlurmPrograms({"PATH": f"{tmp_path}:/bin:/usr/bin", **own})
 
     return put
 
@@ -28,6 +29,8 @@ def test_a_number_is_read_with_and_without_a_cluster(programs, tmp_path):
     variables = (tmp_path / "env").read_text()
     assert "SBATCH_ARRAY_INX" not in variables, "it would overrule the script's own array"
     assert "SBATCH_ACCOUNT=a" in variables
+    assert "SLURM_ARRAY_TASK_ID" not in variables, "a job that a task submits would take that task's name for its own"
+    assert "SLURM_CONF=/etc/s" in variables
 
 
 def test_what_sbatch_refuses_is_told_in_its_words(programs, tmp_path):
@@ -79,10 +82,14 @@ def test_accounting_is_read_where_there_is_some(programs):
 
 
 def test_the_controllers_memory_is_read(programs):
-    line = "JobId=9 ArrayJobId=7 ArrayTaskId=0 JobName=a JobState=FAILED Reason=NonZeroExitCode NodeList=n1"
+    line = "JobId=9 ArrayJobId=7 ArrayTaskId=0 JobState=FAILED Reason=NonZeroExitCode ExitCode=7:0 NodeList=n1"
+    killed = "JobId=10 ArrayJobId=7 ArrayTaskId=4 JobState=OUT_OF_MEMORY Reason=OutOfMemory ExitCode=0:125 NodeList=n1"
     waiting = "JobId=7 ArrayJobId=7 ArrayTaskId=1-3%2 JobName=a JobState=PENDING NodeList=(null)"
-    slurm = programs(scontrol=f"echo '{line}'; echo '{waiting}'\n")
-    assert slurm.remembered("7") == [task("7", 0, "FAILED", node="n1")]
+    slurm = programs(scontrol=f"echo '{line}'; echo '{killed}'; echo '{waiting}'\n")
+    assert slurm.remembered("7") == [
+        task("7", 0, "FAILED", node="n1", exit_code="7:0"),
+        task("7", 4, "OUT_OF_MEMORY", reason="OutOfMemory", node="n1", exit_code="0:125"),
+    ]
     assert (
         programs(scontrol="echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1\n").remembered("7") == []
     )
