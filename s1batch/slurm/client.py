@@ -21,6 +21,8 @@ from s1batch.slurm.flags import OWN
 PATIENCE_S = 30.0
 """How long one of Slurm's programs may take."""
 
+_JOBS_AT_ONCE = 100
+
 DEFAULT_MAX_ARRAY_SIZE = 1001
 """Slurm's own default."""
 
@@ -157,14 +159,21 @@ class SlurmPrograms:
     def queue(self, jobs: Sequence[str]) -> list[JobState] | None:
         """Return what is in the queue of these jobs; None when Slurm cannot be asked."""
         found: list[JobState] = []
-        for job in jobs:
-            # One at a time: a number that is no longer known would hide the others.
+        for number in range(0, len(jobs), _JOBS_AT_ONCE):
+            some = jobs[number : number + _JOBS_AT_ONCE]
             try:
-                said = self._call("squeue", "--noheader", "--array", "--jobs", job, "--format=%F|%K|%T|%r|%N")
+                said = self._call(
+                    "squeue", "--noheader", "--array", "--jobs", ",".join(some), "--format=%F|%K|%T|%r|%N"
+                )
             except SlurmError as error:
-                if "Invalid job id" in str(error):
-                    continue
-                return None
+                if "Invalid job id" not in str(error):
+                    return None
+                # A single number that is no longer known is an error; of several, those are left out.
+                each = [] if len(some) == 1 else [self.queue([job]) for job in some]
+                if any(states is None for states in each):
+                    return None
+                found += [state for states in each for state in states or []]
+                continue
             found += [_queued(line) for line in said.splitlines() if line.count("|") == 4]
         return found
 

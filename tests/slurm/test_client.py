@@ -58,10 +58,24 @@ def test_the_queue_is_read_line_by_line(programs):
     ]
 
 
+def test_jobs_are_asked_about_together(programs, tmp_path):
+    slurm = programs(squeue='echo "$@" >>"$(dirname "$0")/asked"\n')
+    assert slurm.queue([str(number) for number in range(150)]) == []
+    first, second = (tmp_path / "asked").read_text().splitlines()
+    assert "--jobs 0,1,2," in first
+    assert "--jobs 100,101," in second
+    assert slurm.queue([]) == []
+
+
 def test_a_job_that_the_queue_has_forgotten_hides_no_other(programs):
-    text = 'case "$*" in *" 6 "*) echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1;; esac\n'
-    slurm = programs(squeue=text + "echo '7|0|RUNNING|None|n1'\n")
+    """Also where squeue refuses several numbers because of one of them."""
+    refuses = 'echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1'
+    slurm = programs(squeue=f"case \"$*\" in *'6 '*|*6,*) {refuses};; esac\necho '7|0|RUNNING|None|n1'\n")
+    assert slurm.queue(["6"]) == []
     assert slurm.queue(["6", "7"]) == [task("7", 0, "RUNNING", node="n1")]
+    away = "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"
+    slurm = programs(squeue=f'case "$*" in *6,7*) {refuses};; *) {away};; esac\n')
+    assert slurm.queue(["6", "7"]) is None
 
 
 def test_a_controller_that_is_away_is_no_empty_queue(programs):
