@@ -22,15 +22,15 @@ async def steady(request: Request) -> str:
 
 
 async def held(request: Request) -> str:
-    """Note the question likewise; answer a slow one once the folder HELD has a file `all`, or one named as the array.
+    """Note the question likewise; answer a slow one once the folder HELD has a file `all`, or one of that name.
 
-    So a test decides when a task goes on, however fast the machine is.
+    Names are those of the array (`12`) and of the task (`12_3`). So a test decides when a task goes on, at any speed.
     """
     array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID", "none") for name in ("JOB", "TASK"))
     with (Path(os.environ["ASKED"]) / f"{array}_{task}").open("a") as file:
         file.write(f"{request.fingerprint} {os.environ.get('SLURM_RESTART_COUNT', '0')} {time.time():.3f}\n")
     folder = Path(os.environ["HELD"])
-    while "slow" in request.text and not any((folder / name).exists() for name in ("all", array)):  # noqa: ASYNC110
+    while "slow" in request.text and not any((folder / name).exists() for name in ("all", array, f"{array}_{task}")):  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     return json.dumps({"length": len(request.text)})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -291,8 +292,8 @@ def test_what_slurm_and_the_log_know_of_a_task_that_said_nothing_is_told(job, sl
 
 def test_the_note_of_a_start_that_was_followed_by_another_is_not_taken_for_its_end(job, slurm):
     folder = submitted(job, slurm)
-    fields = {"shard": 0, "task": "100_0", "node": "n1", "began": 1.0, "ended": 2.0, "exit_code": 75}
-    folder.write_note(ShardNote(**fields, restarts=0, requeued=True, said="the time limit came; back into the queue"))
+    note = ShardNote(shard=0, task="100_0", restarts=0, node="n1", began=1.0, ended=2.0, exit_code=75)
+    folder.write_note(replace(note, requeued=True, said="the time limit came; back into the queue"))
     slurm.in_memory = [task("100", 0, "FAILED", exit_code="0:9")]
     (line,) = (line for line in lines_of(job, slurm) if "shard 0" in line)
     assert "ended by SIGKILL" in line

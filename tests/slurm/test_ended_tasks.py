@@ -50,6 +50,7 @@ def lease_of(results, monkeypatch):
 def test_a_lease_names_the_task_of_its_holder(results, lease_of):
     lease_of(3, "100_3", restarts=2)
     holder = read_holder(Layout(results).lease(Layout(results).part_lease_name(3)))
+    assert holder is not None
     assert (holder.task, holder.restarts) == ("100_3", 2)
     assert str(holder).startswith("process 77 on n7 in 100_3 since ")
 

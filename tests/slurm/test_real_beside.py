@@ -38,10 +38,14 @@ class HeldJob(Submitted):
 
     def begin(self, shards: int, *options: str) -> str:
         """Submit, wait until each shard has asked, and return the number of the array."""
-        self.submit(shards, "--sbatch", "nodelist=n1", *options, HELD=str(self.held))
+        self.again(shards, *options)
         (array,) = self.last.read_jobs().arrays
         self.until(lambda: len(self.asked_by(array)) == shards, "a question of each task")
         return array
+
+    def again(self, shards: int, *options: str) -> SubmissionFolder:
+        """Submit, to the node on which killed processes are known to be dead: their leases are free there at once."""
+        return self.submit(shards, "--sbatch", "nodelist=n1", *options, HELD=str(self.held))
 
     def asked_by(self, array: str) -> dict[str, list[tuple[str, int]]]:
         """Return what the tasks of an array asked."""
@@ -56,13 +60,17 @@ class HeldJob(Submitted):
 
     def until_ended(self, *tasks: str) -> None:
         """Wait until tasks have left the queue."""
-        for task in tasks:
-            self.until(lambda task=task: task not in self.queued(), f"the end of {task}")
+        self.until(lambda: not self.queued().keys() & set(tasks), f"the end of {', '.join(tasks)}")
 
     def queued(self) -> dict[str, str]:
         """Return what is in the queue, by its name, with its state."""
         lines = self.cluster.call("squeue", "-h", "-r", "-o", "%i|%T").split()
         return dict(line.split("|") for line in lines)
+
+    def told(self, array: str, index: int) -> dict[str, str]:
+        """Return what Slurm says of a task, field by field."""
+        said = self.cluster.call("scontrol", "--oneliner", "show", "job", f"{array}_{index}")
+        return dict(field.split("=", 1) for field in said.split() if "=" in field)
 
     def shards(self) -> list[list[int]]:
         """Return the shards of each submission, the oldest first."""
@@ -99,7 +107,8 @@ def test_a_lost_shard_is_sent_again_while_the_others_work(cluster: Cluster, tmp_
     assert code == 4, said
     assert "cuts the job into 4 shards, and 3 tasks of it may still run: submit with --array 4" in said
 
-    both = [job.start("submit", "job.yaml", "--array", 4, HELD=str(job.held)) for _ in range(2)]
+    words = ["submit", "job.yaml", "--array", 4, "--sbatch", "nodelist=n1"]
+    both = [job.start(*words, HELD=str(job.held)) for _ in range(2)]
     ends = [process.communicate(timeout=120) for process in both]
     said = "".join(out + err for out, err in ends)
     assert sorted(process.returncode for process in both) == [0, 4], said
@@ -208,3 +217,38 @@ def test_what_is_known_of_tasks_that_never_began_is_told(cluster: Cluster, tmp_p
     job.submit(2, HELD=str(job.held))
     assert job.closed()["complete"]
     job.check(4)
+
+
+def test_the_requeue_of_the_last_task_leaves_running_and_finished_ones_alone(bare: Cluster, tmp_path: Path) -> None:
+    """The last task has the array's own number: requeued by that, all of them would begin again."""
+    job = HeldJob(bare, tmp_path / "job", rows=8)
+    array = job.begin(4)
+    numbers = {index: job.told(array, index)["JobId"] for index in range(4)}
+    assert numbers.pop(3) == array, "the last task is another one here, and this test proves nothing"
+    assert array not in numbers.values()
+    bare.call("scancel", f"{array}_0")
+    job.until_ended(f"{array}_0")
+    began = {index: job.told(array, index)["StartTime"] for index in (1, 2)}
+
+    bare.call("scancel", "--batch", "--signal=USR2", f"{array}_3")
+    log = job.last.log(f"{array}_3")
+    job.until(lambda: "answers on their way are waited for" in log.read_text(), "the signal")
+    (job.held / f"{array}_3").touch()
+    job.until(lambda: job.told(array, 3)["Restarts"] == "1", "the requeue")
+    (job.held / f"{array}_3").unlink()
+    assert "goes back into the queue (1 of at most 10 times)" in log.read_text()
+    job.until(lambda: job.told(array, 3)["JobState"] == "RUNNING", "its next start")
+
+    assert [job.told(array, index)["Restarts"] for index in range(4)] == ["0", "0", "0", "1"]
+    assert {index: job.told(array, index)["StartTime"] for index in (1, 2)} == began
+    assert {index: job.told(array, index)["JobState"] for index in (0, 1, 2)} == {
+        0: "CANCELLED", 1: "RUNNING", 2: "RUNNING",
+    }  # fmt: skip
+    job.let_go()
+    assert found_by_closing(job, job.last)["incomplete_shards"] == [0]
+    assert {restarts for _, restarts in job.asked()[f"{array}_3"]} == {0, 1}
+    assert {restarts for index in range(3) for _, restarts in job.asked()[f"{array}_{index}"]} == {0}
+    job.again(4)
+    assert job.closed()["complete"]
+    job.check(8)
+    assert job.asked_twice() <= 1, "more than what was on its way in the cancelled task"
