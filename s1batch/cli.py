@@ -216,12 +216,12 @@ def status(results: Path, as_json: bool) -> None:
     from s1batch.results.layout import Layout
     from s1batch.results.status import status as read_status
     from s1batch.results_report import status_dict, status_lines
-    from s1batch.slurm_commands import slurm_state
+    from s1batch.slurm_commands import slurm_state, without_ended
 
     plain, lines = slurm_state(results)
     # What was submitted may wait for hours before there is a plan.
     if Layout(results).plan().exists() or not lines:
-        state = read_status(results)
+        state = without_ended(read_status(results))
         plain, lines = {**status_dict(state), **plain}, [*status_lines(state), *lines]
     if as_json:
         _print_json(plain)
