@@ -77,4 +77,4 @@ def test_it_ends_with_whoever_started_it():
         assert process.stdin is not None
         assert process.stdout.readline().startswith("http://127.0.0.1:")
         process.stdin.close()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=100) == 0

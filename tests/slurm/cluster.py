@@ -9,6 +9,7 @@ touched; `stop` ends everything that was.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tests.ports import free_ports
 from tests.slurm.configuration import SLURM, SLURMDBD, WITH_ACCOUNTING, WITHOUT_ACCOUNTING
 
 PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "slurm-client": "sbatch", "munge": "munged"}
@@ -218,8 +220,8 @@ class Cluster:
             (self.folder / f"dev/gpu{number}").symlink_to("/dev/null")
         devices = f"{self.folder}/dev/gpu[0-{GPUS - 1}]"
         (self.folder / "etc/gres.conf").write_text(f"NodeName={','.join(NODES)} Name=gpu File={devices}\n")
-        ports = _free_ports(3 + len(NODES))
-        self._ports = dict(zip(("ctld", "dbd", "db", *NODES), ports, strict=True))
+        servers = ("ctld", "dbd", "db", *NODES)
+        self._ports = dict(zip(servers, itertools.count(free_ports(len(servers))), strict=False))
         if self.accounting:
             conf = self.folder / "etc/slurmdbd.conf"
             conf.write_text(SLURMDBD.format(folder=self.folder, controller=controller, **self._ports))
@@ -318,17 +320,6 @@ def _may_name_hosts() -> bool:
         return subprocess.run(probe, capture_output=True, timeout=10).returncode == 0
     except OSError:
         return False
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def _answers(port: int) -> bool:

@@ -21,7 +21,8 @@ import yaml
 
 import s1batch
 from tests.archives import write_archive
-from tests.launching.nodes import STAND_IN, free_ports
+from tests.launching.nodes import STAND_IN
+from tests.ports import free_ports
 from tests.slurm.cluster import Cluster
 from tests.slurm.submitted import ROOT, Submitted
 from tests.slurm.test_real_cluster import as_written

@@ -26,7 +26,8 @@ from s1batch.engine.http.opening import open_http
 from s1batch.engine.http.spec import HttpEngineSpec
 from s1batch.records import ImagePart, Message, ModelIdentity, Request, Response, Sampling, TextPart
 from tests.engine.serving.tiny_models import IMAGE_TOKENS, save_image_model, save_text_model
-from tests.launching.nodes import free_ports, until, words
+from tests.launching.nodes import until, words
+from tests.ports import free_ports
 
 PACKAGES = ("fastapi", "uvicorn", "openai", "python-multipart")
 """What `transformers serve` needs beside what s1batch brings."""
