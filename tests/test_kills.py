@@ -68,7 +68,7 @@ def test_sigkill_in_the_middle_then_run_again(job):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_twenty_kills_at_random_moments(job):
     dice = random.Random(1)
     for _ in range(20):
@@ -84,7 +84,10 @@ def test_twenty_kills_at_random_moments(job):
     assert rows(job.parent / "out").equals(rows(whole.path))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGTERM, signal.SIGUSR2))],
+)
 def test_a_signal_ends_in_good_order_with_75(job, number):
     process = start_and_wait(job)
     process.send_signal(number)

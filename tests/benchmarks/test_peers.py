@@ -108,6 +108,7 @@ def test_ray_is_given_its_number_of_requests_by_a_variable(task):
     assert PROGRAMS["ray"].environ(task)[variable] == "256"
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_command_with_all_that_it_started(tmp_path):
     """A peer that hangs, its server, and the command itself."""
     python = tmp_path / "peers/bin/python"

@@ -29,7 +29,7 @@ from tests.faults.runs import (
     written,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 LOCAL = ("--scheduler", "local", "--workers", "2")
 
 

@@ -45,7 +45,7 @@ def check_going_on(job, undisturbed, known=()):
 
 def said_until(running, words):
     """Read what a run says until some words come; return it all."""
-    lines = []
+    lines: list[str] = []
     while words not in (line := running.process.stderr.readline()):
         assert line, f"it ended without: {words}\n{''.join(lines)}"
         lines.append(line)
@@ -118,7 +118,11 @@ def test_a_full_disk_ends_the_run_with_a_line_and_space_lets_it_go_on(job, undis
 
 
 @pytest.mark.parametrize(
-    ("trouble", "words"), [("full_flag", "the disk is full"), ("read_only_flag", "the file system is read-only")]
+    ("trouble", "words"),
+    [
+        ("full_flag", "the disk is full"),
+        pytest.param("read_only_flag", "the file system is read-only", marks=pytest.mark.slow),
+    ],
 )
 def test_a_disk_that_comes_back_is_waited_for_and_nothing_is_asked_twice(trouble, words, job, undisturbed, hold):
     """The run that was under way goes on by itself, and asks nothing while answers could not be stored."""
