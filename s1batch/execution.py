@@ -149,7 +149,14 @@ def execute(
     planned = Planned.of(loaded, facts, path)
     if options.retry and options.limit is not None:
         raise UsageError("--retry and --limit do not go together: a part is retried as a whole")
-    patience = Patience(Layout(path).journals, loaded.spec.run.storage_patience_s, say, stopped=stop.is_set)
+    patience = Patience(
+        Layout(path).journals,
+        loaded.spec.run.storage_patience_s,
+        say,
+        stopped=stop.is_set,
+        end_process=stop.end_process if isinstance(stop, Stop) and stop.owns_process else None,
+        grace_s=loaded.spec.run.drain_s,
+    )
     beginning = partial(begun, shard=options.shard, retried=options.retry, patience_s=options.patience_s)
     with ResultsStore(path, planned.schema, patience=patience) as store, beginning(store, say, stop):
         with at_once(stop):
