@@ -15,7 +15,7 @@ from pathlib import Path
 
 from s1batch.assembly import EngineFacts, engine_facts, make_job, make_reader
 from s1batch.engine.http.spec import HttpEngineSpec
-from s1batch.errors import LockedError
+from s1batch.errors import JobFileError, LockedError
 from s1batch.jobfile import LoadedJob
 from s1batch.jobs.base import Job
 from s1batch.plan_store import PlanStore
@@ -137,7 +137,11 @@ class Planned:
         else:
             store.patience.through(partial(write_run_spec, self._spec(), layout.run))
         if not layout.plan().exists():
-            totals = store.patience.through(partial(write_plan, loaded, facts, job, reader, path, stop))
+            try:
+                totals = store.patience.through(partial(write_plan, loaded, facts, job, reader, path, stop))
+            except JobFileError:
+                layout.run.unlink(missing_ok=True)  # the job will be another one when it is mended
+                raise
             said = f"planned {count(totals.chunks, 'chunk')} in {count(totals.parts, 'part')}"
             said += f", {totals.asked:,} of them to be asked"
             if totals.conditional is not None:

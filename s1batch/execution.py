@@ -149,7 +149,14 @@ def execute(
     planned = Planned.of(loaded, facts, path)
     if options.retry and options.limit is not None:
         raise UsageError("--retry and --limit do not go together: a part is retried as a whole")
-    patience = Patience(Layout(path).journals, loaded.spec.run.storage_patience_s, say, stopped=stop.is_set)
+    patience = Patience(
+        Layout(path).journals,
+        loaded.spec.run.storage_patience_s,
+        say,
+        stopped=stop.is_set,
+        end_process=stop.end_process if isinstance(stop, Stop) and stop.owns_process else None,
+        grace_s=loaded.spec.run.drain_s,
+    )
     beginning = partial(begun, shard=options.shard, retried=options.retry, patience_s=options.patience_s)
     with ResultsStore(path, planned.schema, patience=patience) as store, beginning(store, say, stop):
         with at_once(stop):
@@ -184,7 +191,8 @@ def execute(
             )
             known = subset.answered_keys(store) if options.pilot is not None else frozenset()
             try:
-                stats = carry_out(work, say=say, stop=stop, terminal=terminal)
+                unfinished = partial(_left, subset, store)
+                stats = carry_out(work, left=unfinished, say=say, stop=stop, terminal=terminal)
                 patience.through(partial(add_up_expert_use, Layout(path)))
             except BudgetSpent as spent:
                 left = count(subset.chunks - subset.answered(store), "chunk")
@@ -210,6 +218,10 @@ def execute(
         cached_tokens=tokens["cached_tokens"],
         pilot=rest,
     )
+
+
+def _left(subset: Subset, store: ResultsStore) -> bool:
+    return bool(subset.open_tasks(store))
 
 
 def _merge(job: Job, store: ResultsStore, plan: PlanStore) -> int | None:

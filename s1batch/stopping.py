@@ -12,7 +12,8 @@ from types import FrameType
 from typing import Protocol
 
 from s1batch.deadline import Deadline
-from s1batch.errors import Interrupted, OutOfTime, S1BatchError
+from s1batch.errors import Interrupted, OutOfTime, ResultsError, S1BatchError
+from s1batch.stuck_signals import taken_when_stuck
 
 
 class StopSign(Protocol):
@@ -92,12 +93,26 @@ class Stop(threading.Event):
 
     While `at_once` holds, the handler raises in the main thread, in the middle of whatever it does: scanning the
     headers of a large archive or waiting for a dead endpoint looks at no event.
+
+    Args:
+        owns_process: Whether the process is there for nothing else, and may be ended when it cannot stop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, owns_process: bool = False) -> None:
         super().__init__()
         self._raises = False
         self.at_limit = False
+        self.owns_process = owns_process
+
+    def end_process(self, text: str) -> None:
+        """End the process at once, where threads hang and will not stop; running again goes on.
+
+        Args:
+            text: Why.
+        """
+        with suppress(OSError):
+            os.write(2, f"s1batch: {text}\n".encode())
+        os._exit(Interrupted.exit_code if self.is_set() else ResultsError.exit_code)
 
     def request(self, *, at_limit: bool = False) -> None:
         """Set the event; called by a signal handler in the main thread.
@@ -149,18 +164,27 @@ def go_on(stop: StopSign) -> None:
 @contextmanager
 def signals() -> Iterator[Stop]:
     """Request a stop at the first signal; end at once at the second. Slurm sends SIGUSR2 when time is short."""
-    stop = Stop()
+    stop = Stop(owns_process=True)
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def told() -> None:
         if stop.is_set():
             os._exit(Interrupted.exit_code)
         with suppress(OSError):  # of a log on a full disk
             os.write(2, b"\ns1batch: stopping; answers on their way are waited for (once more: at once)\n")
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        told()
         stop.request(at_limit=number == signal.SIGUSR2)
+
+    def handle_stuck(number: int) -> None:
+        told()
+        stop.at_limit = number == signal.SIGUSR2
+        stop.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
     try:
-        yield stop
+        with taken_when_stuck(before, handle_stuck):
+            yield stop
     finally:
         for number, old in before.items():
             signal.signal(number, old)

@@ -126,8 +126,29 @@ def publish(temporary: Path, target: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-    os.replace(temporary, target)
+    rename(temporary, target)
     fsync_folder(target.parent)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file another name, at once and in the place of what has it.
+
+    A network file system asks again when an answer was lost, and may then find no such file, because it was renamed by
+    the first request (NFS). So that error counts only where the target is another file.
+
+    Raises:
+        OSError: As the system reports it.
+    """
+    wanted = os.stat(source)
+    try:
+        os.replace(source, target)
+    except FileNotFoundError as error:
+        try:
+            found = os.stat(target)
+        except FileNotFoundError:
+            raise error from None
+        if (found.st_dev, found.st_ino) != (wanted.st_dev, wanted.st_ino):
+            raise
 
 
 def write_atomic(target: Path, data: bytes) -> None:

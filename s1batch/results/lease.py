@@ -17,8 +17,8 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -194,6 +194,7 @@ class LeaseKeeper:
         identity: This process.
         stale_s: Age without heartbeat after which a lease is stale.
         heartbeat_s: Pause between two heartbeats.
+        call: Entered around each heartbeat, so that one that hangs is noticed.
     """
 
     def __init__(
@@ -204,12 +205,14 @@ class LeaseKeeper:
         identity: ProcessIdentity | None = None,
         stale_s: float = STALE_S,
         heartbeat_s: float = HEARTBEAT_S,
+        call: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._folder = folder
         self._clock = clock or FileSystemClock()
         self._identity = identity or ProcessIdentity.current()
         self._stale_s = stale_s
         self._heartbeat_s = heartbeat_s
+        self._call = call
         self._lock = threading.Lock()
         self._held: dict[str, Lease] = {}
         self._unreleased: dict[str, Lease] = {}
@@ -346,7 +349,7 @@ class LeaseKeeper:
             return False
         holder = read_holder(path)
         if holder is not None and holder.token == token:
-            path.unlink()
+            path.unlink(missing_ok=True)  # a request that a network file system sent twice finds nothing
         for guard in guards:
             guard.unlink(missing_ok=True)
         return True
@@ -386,7 +389,7 @@ class LeaseKeeper:
                 held = list(self._held.values())
             for lease in held:
                 # A heartbeat that fails once is tried again; a lease that goes stale meanwhile shows as lost then.
-                with suppress(OSError):
+                with suppress(OSError), self._call():
                     lease.beat()
-            with suppress(OSError):
+            with suppress(OSError), self._call():
                 self._release_again()

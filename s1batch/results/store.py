@@ -63,9 +63,11 @@ class ResultsStore:
         self.patience = patience or Patience(self.layout.journals)
         # A folder that cannot be made is a wrong one.
         opening = partial(open_schema, self.layout, schema)
-        self.schema = self.patience.through(opening) if self.layout.schema.exists() else opening()
-        self._keeper = LeaseKeeper(self.layout.leases, clock=clock)
-        self._flusher = JournalFlusher()
+        with self.patience.call():
+            begun = self.layout.schema.exists()
+        self.schema = self.patience.through(opening) if begun else opening()
+        self._keeper = LeaseKeeper(self.layout.leases, clock=clock, call=self.patience.call)
+        self._flusher = JournalFlusher(call=self.patience.call)
         self._open: set[PartWriter] = set()
         self._listed: tuple[tuple[int, int], PartFiles] | None = None
 

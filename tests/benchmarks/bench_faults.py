@@ -25,7 +25,8 @@ from pathlib import Path
 import polars as pl
 
 from tests.benchmarks.harness import load, table
-from tests.slurm.cluster import CannotRun, Cluster
+from tests.debian import CannotRun
+from tests.slurm.cluster import Cluster
 from tests.slurm.small_disk import SmallDisk
 from tests.slurm.submitted import Submitted
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.slurm.cluster import CannotRun, Cluster
+from tests.debian import CannotRun
+from tests.slurm.cluster import Cluster
 
 
 def _started(*, accounting: bool) -> Iterator[Cluster]:

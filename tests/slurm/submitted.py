@@ -59,7 +59,7 @@ class Submitted:
     def s1batch(self, *arguments: object, **variables: str) -> tuple[int, str]:
         """Run the program; return its exit code and what it said."""
         process = self.start(*arguments, **variables)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=400)
         return process.returncode, out + err
 
     def submit(self, shards: int, *options: str, **variables: str) -> SubmissionFolder:
@@ -73,14 +73,14 @@ class Submitted:
         *_, last = submissions(self.results)
         return last
 
-    def until(self, holds: Callable[[], Any], what: str, timeout_s: float = 150) -> None:
+    def until(self, holds: Callable[[], Any], what: str, timeout_s: float = 600) -> None:
         try:
             self.cluster.wait_until(holds, timeout_s, what)
         except TimeoutError as error:
             logs = "\n".join(f"-- {path.name}\n{path.read_text()}" for path in sorted(self.folder.rglob("*.log")))
             raise AssertionError(f"{error}\n{self.cluster.call('squeue', '-r')}\n{logs}") from None
 
-    def closed(self, timeout_s: float = 150) -> dict[str, Any]:
+    def closed(self, timeout_s: float = 600) -> dict[str, Any]:
         """Wait for the closing job, and return what it found."""
         folder = self.last
         self.until(folder.closing.exists, f"the closing job of {folder.root}", timeout_s)

