@@ -24,6 +24,7 @@ from tests import debian
 from tests.debian import PATH, CannotRun
 from tests.ports import free_ports
 from tests.slurm.configuration import SLURM, SLURMDBD, WITH_ACCOUNTING, WITHOUT_ACCOUNTING
+from tests.slurm.hosts import set_hosts
 
 PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "slurm-client": "sbatch", "munge": "munged"}
 ACCOUNTING_PROGRAMS = {"slurmdbd": "slurmdbd", "mariadb-server-core": "mariadbd"}
@@ -208,10 +209,7 @@ class Cluster:
 
     def _set_hosts(self, names: Sequence[str]) -> None:
         """Give names the address of loopback; the lines that this cluster wrote before go."""
-        path, mark = Path("/etc/hosts"), f"# s1batch test cluster {self.folder}"
-        kept = [line for line in path.read_text().splitlines() if not line.endswith(mark)]
-        # Whoever comes first counts. Written in place, because it may be a mount.
-        path.write_text("\n".join([*(f"127.0.0.1 {name} {mark}" for name in names), *kept]) + "\n")
+        set_hosts(f"# s1batch test cluster {self.folder}", names)
 
     def _start_all(self) -> None:
         run, etc, log = (self.folder / name for name in ("run", "etc", "log"))
