@@ -93,9 +93,11 @@ def shard_line(shard: ShardState, folder: SubmissionFolder) -> str:
 
 def _without_a_word(shard: ShardState, folder: SubmissionFolder) -> list[str]:
     """Return what others know of the end of a task that has not noted it: Slurm, and the log."""
-    words = [exit_words(shard.slurm.exit_code)] if shard.slurm is not None else []
-    began = "it was ended before it could say why" if shard.note is not None else "s1batch did not come to run"
-    words.append(began)
+    told, began = shard.slurm, shard.note is not None and not shard.note.requeued
+    if told is not None and told.state == "CANCELLED" and not began:
+        return []  # before it began: nothing is left to explain
+    words = [exit_words(told.exit_code)] if told is not None else []
+    words.append("it was ended before it could say why" if began else "s1batch did not come to run")
     if shard.task:
         log = folder.log(shard.task)
         words.append(f"{log} {_last_line(log)}")
