@@ -16,10 +16,11 @@ from s1batch.columns import Column
 from s1batch.errors import SourceError
 from s1batch.jobs.answers import AnswerSchema, interpret_json
 from s1batch.jobs.base import Settings
+from s1batch.jobs.messages import messages_of
 from s1batch.jobs.pick_merge import MERGE_COLUMNS, merge_picks
 from s1batch.jobs.repair import MENDED, repair_request
 from s1batch.jobs.template import PromptTemplate, names_of
-from s1batch.records import Answer, Message, PlanEntry, Record, Request, Response, Series, SeriesPart, TextPart
+from s1batch.records import Answer, PlanEntry, Record, Request, Response, Series, SeriesPart, TextPart
 
 if TYPE_CHECKING:
     import polars as pl
@@ -118,24 +119,15 @@ class SeismicPickJob:
             TextPart(text=prompt.text + "\n"),
             SeriesPart(values_TC=series.values_TC, rate_hz=series.rate_hz),
         ]
-        neutralised = prompt.neutralised
-        if self.note is not None:
-            note = self.note.render(names)
-            parts.append(TextPart(text="\n" + note.text))
-            neutralised += note.neutralised
-        messages = [Message(role="user", parts=tuple(parts))]
-        if self.system is not None:
-            system = self.system.render(names)
-            messages.insert(0, Message(role="system", parts=(TextPart(text=system.text),)))
-            neutralised += system.neutralised
+        messages, elsewhere = messages_of(parts, note=self.note, system=self.system, names=names)
         steps = series.values_TC.shape[0]
         return Request(
-            messages=tuple(messages),
+            messages=messages,
             sampling=settings.sampling,
             model=settings.model,
             seed=settings.seed,
             schema=pick_schema(steps) if self.guided else None,
-            neutralised=neutralised,
+            neutralised=prompt.neutralised + elsewhere,
         )
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,14 @@ async def never(request: Request) -> str:
     """Note the question and never answer."""
     note(request.fingerprint)
     await asyncio.sleep(3600)
+    return loudest(request)
+
+
+def interrupting(request: Request) -> str:
+    """Note the question; the one that makes LAST of them sends SIGINT to the run, whose worker CHILD says this is."""
+    note(request.fingerprint)
+    if len(Path(os.environ["ASKED"]).read_text().split()) == int(os.environ["LAST"]):
+        os.kill(os.getppid() if os.environ.get("CHILD") else os.getpid(), signal.SIGINT)
     return loudest(request)
 
 

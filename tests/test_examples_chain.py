@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_an_example_runs_verifies_and_resumes(tmp_path, name, results):
     for _ in range(2):
         done = subprocess.run(
-            [sys.executable, str(ROOT / "examples" / name / "run.py"), str(tmp_path)],
+            [sys.executable, "-m", f"examples.{name}.run", str(tmp_path)],
             capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": ""},
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr

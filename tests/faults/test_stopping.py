@@ -83,6 +83,26 @@ def test_a_signal_while_the_plan_is_made_ends_it_at_once(number, job):
     check_going_on(job)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [(), pytest.param((*LOCAL, "--set", "run.part_chunks=156"), marks=pytest.mark.slow)],
+    ids=["inline", "local"],
+)
+def test_a_signal_with_the_last_question_ends_in_0(options, job):
+    """Every answer comes and every part is finished: there is nothing that a next run would have to do."""
+    child = {"CHILD": "yes"} if options else {}
+    answers = ("--set", "engine.function=tests.answers:interrupting")
+    running = start(job, *options, *answers, env={"LAST": str(CHUNKS), **child})
+    assert running.wait(60) == 0, running.said
+    running.wait_for_children()
+    assert "stopping; answers on their way are waited for" in running.said
+    assert "Traceback" not in running.said
+    results = s1batch.open_results(job.parent / "out")
+    assert results.verify().complete
+    assert results.scan().collect().height == CHUNKS
+    assert not list((job.parent / "out" / "leases").glob("*.json"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("after_s", [0.05, 0.3, 0.6, 0.9, 1.2, 1.6])
 def test_a_signal_at_any_moment_of_the_start_leaves_no_trace(after_s, job):
@@ -135,7 +155,7 @@ class TestDask:
     def test_a_signal_while_the_workers_begin(self, job, after_s):
         """No part is begun after the signal, also by a worker whose session is only being opened.
 
-        A quick machine may have answered everything by then: the run has ended, or has nothing left to stop.
+        A quick machine may have answered everything by then: nothing is left to stop, or to go on with.
         """
         running = start(job, *LOCAL)
         time.sleep(after_s)

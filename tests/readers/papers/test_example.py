@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_example_runs_verifies_and_resumes(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "examples" / "papers" / "run.py"), str(tmp_path / "papers")]
+    command = [sys.executable, "-m", "examples.papers.run", str(tmp_path / "papers")]
     first = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=250)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "clean: every planned chunk has exactly one row" in first.stdout
