@@ -70,10 +70,10 @@ async def never(request: Request) -> str:
 
 
 def interrupting(request: Request) -> str:
-    """Note the question; the one that makes LAST of them sends SIGINT to the run, whose worker CHILD says this is."""
+    """Note the question; the one that makes LAST of them sends SIGINT to the whole group, as a terminal does."""
     note(request.fingerprint)
     if len(Path(os.environ["ASKED"]).read_text().split()) == int(os.environ["LAST"]):
-        os.kill(os.getppid() if os.environ.get("CHILD") else os.getpid(), signal.SIGINT)
+        os.killpg(os.getpgrp(), signal.SIGINT)
     return loudest(request)
 
 

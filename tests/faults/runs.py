@@ -69,12 +69,16 @@ class Run:
             time.sleep(0.02)
 
     def workers(self) -> list[int]:
-        """Return the Dask workers of the run."""
-        return [
-            pid
-            for pid, command in processes_of(self.mark).items()
-            if pid != self.process.pid and "spawn_main" in command
-        ]
+        """Return the Dask workers of the run: copies of a process that is a child of it."""
+        copies = [pid for pid, command in processes_of(self.mark).items() if "forkserver" in command]
+        return [pid for pid in copies if _parent(pid) in copies]
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None  # it has just ended
 
 
 def processes_of(mark: str) -> dict[int, str]:

@@ -90,9 +90,8 @@ def test_a_signal_while_the_plan_is_made_ends_it_at_once(number, job):
 )
 def test_a_signal_with_the_last_question_ends_in_0(options, job):
     """Every answer comes and every part is finished: there is nothing that a next run would have to do."""
-    child = {"CHILD": "yes"} if options else {}
     answers = ("--set", "engine.function=tests.answers:interrupting")
-    running = start(job, *options, *answers, env={"LAST": str(CHUNKS), **child})
+    running = start(job, *options, *answers, env={"LAST": str(CHUNKS)})
     assert running.wait(60) == 0, running.said
     running.wait_for_children()
     assert "stopping; answers on their way are waited for" in running.said
