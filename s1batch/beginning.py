@@ -196,6 +196,7 @@ def begun(
         Interrupted: `stop` was set.
     """
     give_up = time.monotonic() + patience_s
+    told = False
     with ExitStack() as held:
         while True:
             try:
@@ -206,10 +207,13 @@ def begun(
                         store.take_out(store.large_parts_with(retried), gate)
                     held.push(taken.pop_all())
                 break
-            except LockedError:
+            except LockedError as error:
                 # That of a node that was lost; others may begin meanwhile, so the gate is not held.
                 if time.monotonic() >= give_up:
                     raise
+                if not told:
+                    say(f"waiting up to {patience_s:g} s: {error}")
+                    told = True
                 stop.wait(0.5)
                 go_on(stop)
         yield

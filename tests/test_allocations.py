@@ -67,5 +67,8 @@ def test_what_another_run_holds_is_waited_for(job, tmp_path, held):
         with pytest.raises(LockedError, match="is held by process"):
             s1batch.run(job, tmp_path / "out")
         threading.Timer(0.7, keeper.release, [lease]).start()
-        results = s1batch.run(job, tmp_path / "out", options=RunOptions(patience_s=200))
+        said: list[str] = []
+        results = s1batch.run(job, tmp_path / "out", options=RunOptions(patience_s=200), say=said.append)
     assert results.verify().complete
+    if held == "run":
+        assert said[0].startswith("waiting up to 200 s: run is held by process"), said

@@ -109,11 +109,16 @@ class Submitted:
         return sum(number > 1 for number in counts.values())
 
     def check(self, rows: int) -> None:
-        """Make sure that the run is complete: proved, and each row there exactly once."""
+        """Make sure that the run is complete: proved, each row there exactly once, with the answer to its question."""
         verdict = s1batch.open_results(self.results).verify()
         assert (verdict.ok, verdict.complete, verdict.findings) == (True, True, ())
         table = pl.read_parquet(self.results / "rows/*.parquet")
         assert (table.height, table["chunk_key"].n_unique(), set(table["outcome"])) == (rows, rows, {"ok"})
+        if "row_index" in table.columns:
+            # Answers are as long as their questions, which differ by the names in them.
+            names = (self.folder / "names.csv").read_text().splitlines()[1:]
+            rest = [length - len(names[index]) for index, length in table.select("row_index", "length").iter_rows()]
+            assert len(set(rest)) == 1, "an answer lies in the row of another question"
 
     def restarts(self, index: int) -> int:
         """How often Slurm has started a task again."""
