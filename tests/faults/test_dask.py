@@ -29,7 +29,7 @@ from tests.faults.runs import (
     written,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.slow
 LOCAL = ("--scheduler", "local", "--workers", "2")
 
 

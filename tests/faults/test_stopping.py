@@ -140,7 +140,6 @@ def test_a_signal_at_any_moment_of_the_start_leaves_no_trace(after_s, job):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 class TestDask:
     def test_ctrl_c_reaches_only_the_client(self, job):
         """A terminal sends it to the whole group; what the workers asked is waited for and kept."""

@@ -11,7 +11,7 @@ import pytest
 import s1batch
 from tests.slurm.test_real_dask import IN_FLIGHT, Elastic
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.slow
 
 WHOLE_NODES = '[slurm.workers.sbatch]\npartition = "spot"\ncpus-per-task = "8"'
 """Each worker has a node to itself."""
