@@ -200,6 +200,7 @@ def execute(
                 measured = measure_pilot(store, subset, known, stats, loaded)
                 if measured is not None:
                     write_pilot(measured, Layout(path).pilot)
+        store.refresh()
         merged = patience.through(partial(_merge, planned.job, store, plan))
         outcomes, reasons, tokens = subset.tally(store)
         rest = forecast(store, plan) if options.pilot is not None else None
