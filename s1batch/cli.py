@@ -147,7 +147,7 @@ def plan(job: str, overrides: tuple[str, ...], as_json: bool, offline: bool, fol
 @main.command()
 @JOB
 @SET
-@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Results folder.")
+@click.option("-o", "--output", type=Path, help="Results folder.")  # click.Path would look whether it is there
 @click.option("--scheduler", help="auto, inline, local, slurm, allocation, or the address of a Dask scheduler.")
 @click.option("--workers", type=click.IntRange(1), help="Worker processes; most jobs of `slurm`.")
 @click.option("--shard", metavar="i/N", help="Only the parts with part % N == i, i from 0.")

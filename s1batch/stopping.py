@@ -13,7 +13,7 @@ from typing import Protocol
 
 from s1batch.deadline import Deadline
 from s1batch.errors import Interrupted, OutOfTime, ResultsError, S1BatchError
-from s1batch.stuck_signals import taken_when_stuck
+from s1batch.stuck_signals import StuckSignals
 
 
 class StopSign(Protocol):
@@ -204,7 +204,8 @@ def signals() -> Iterator[Stop]:
             os.write(2, b"\ns1batch: stopping; answers on their way are waited for (once more: at once)\n")
 
     def handle(number: int, frame: FrameType | None) -> None:
-        told()
+        if stuck.is_news():
+            told()
         stop.request(at_limit=number == signal.SIGUSR2)
 
     def handle_stuck(number: int) -> None:
@@ -212,9 +213,11 @@ def signals() -> Iterator[Stop]:
         stop.at_limit = number == signal.SIGUSR2
         stop.set()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+    stuck = StuckSignals(numbers, handle_stuck)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
-        with taken_when_stuck(before, handle_stuck):
+        with stuck.watched():
             yield stop
     finally:
         for number, old in before.items():

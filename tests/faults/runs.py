@@ -104,14 +104,16 @@ def start(
     out: Path | None = None,
     env: Mapping[str, str] | None = None,
     sabotage: Mapping[str, Any] | None = None,
+    inside: Sequence[str] = (),
 ) -> Run:
-    """Start `s1batch run`."""
+    """Start `s1batch run`; `inside` are words in front of the command."""
     mark = secrets.token_hex(8)
     environment = {**os.environ, MARK: mark, "PYTHONPATH": str(ROOT), **(env or {})}
     if sabotage is not None:
         environment["PYTHONPATH"] = f"{SABOTAGE}{os.pathsep}{ROOT}"
         environment["SABOTAGE"] = orjson.dumps(dict(sabotage), default=str).decode()
-    command = [sys.executable, "-m", "s1batch", "run", str(job), "-o", str(out or job.parent / "out"), *options]
+    program = [sys.executable, "-m", "s1batch"]
+    command = [*inside, *program, "run", str(job), "-o", str(out or job.parent / "out"), *options]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -240,9 +242,9 @@ class Server:
 
 
 @contextmanager
-def serve(*options: str, log: Path | None = None) -> Iterator[Server]:
-    """Start a loopback server; `options` are those of `python -m tests.loopback`."""
-    command = [sys.executable, "-m", "tests.loopback", *options, *(["--log", str(log)] if log else [])]
+def serve(*options: str, log: Path | None = None, inside: Sequence[str] = ()) -> Iterator[Server]:
+    """Start a loopback server; `options` are those of `python -m tests.loopback`, `inside` words in front of it."""
+    command = [*inside, sys.executable, "-m", "tests.loopback", *options, *(["--log", str(log)] if log else [])]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     server = Server(url=process.stdout.readline().strip(), process=process, log=log or Path())
