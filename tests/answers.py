@@ -119,6 +119,14 @@ async def hidden_slowly(request: Request) -> str:
     return hidden(request)
 
 
+def hidden_poisoned(request: Request) -> str:
+    """The same as `hidden`, noted; but a question whose fingerprint POISON names ends the process."""
+    if request.fingerprint in os.environ.get("POISON", "").split():
+        os._exit(1)
+    note(request.fingerprint)
+    return hidden(request)
+
+
 def scan_fails(request: Request) -> str:
     """The same as `hidden`, but a question about a series at less than 10 Hz gets no answer in the schema."""
     return "no idea" if request.series[0].rate_hz < 10 else hidden(request)

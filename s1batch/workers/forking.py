@@ -1,6 +1,6 @@
 """How worker processes begin: as copies of a process that has imported everything already.
 
-A worker that died is started again by the process beside it, Dask's nanny. A fresh interpreter needs 1.3 s of CPU until
+A worker that died is started again by the process beside it, Dask's nanny. A fresh interpreter needs 0.9 s of CPU until
 it has imported Dask and this package; a copy of a process that has needs a tenth of that. It matters where a chunk ends
 its workers: a dozen of them die until it is found (`suspects`).
 """

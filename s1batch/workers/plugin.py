@@ -73,7 +73,7 @@ class SessionPlugin(WorkerPlugin):
         self._share = self._setup.share
         self._running = 0
         self._session: Session | None = None
-        threading.Thread(target=free_parts_of_dead_workers, args=(self._setup.results,), daemon=True).start()
+        self._free_parts_of_the_dead()
 
     def teardown(self, worker: Any) -> None:
         """Called by Dask when the worker ends."""
@@ -110,7 +110,8 @@ class SessionPlugin(WorkerPlugin):
             self._session.stop(**self._how_to_stop)
 
     def share_with(self, sessions: int) -> None:
-        """Say how many sessions share the engine's endpoints from now on."""
+        """Say how many sessions share the engine's endpoints from now on: workers have come or gone."""
+        self._free_parts_of_the_dead()
         self._share = sessions
         if self._session is not None:
             self._session.share_with(sessions)
@@ -123,6 +124,10 @@ class SessionPlugin(WorkerPlugin):
     def stats(self) -> SessionStats | None:
         """Return the session's counters, if a part has opened it."""
         return self._session.stats() if self._session is not None else None
+
+    def _free_parts_of_the_dead(self) -> None:
+        # Called on the worker's event loop, which shall not wait for a disk.
+        threading.Thread(target=free_parts_of_the_dead, args=(self._setup.results,), daemon=True).start()
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -170,7 +175,7 @@ class SessionPlugin(WorkerPlugin):
         await worker.close(nanny=True, reason="s1batch-worker-leaves")
 
 
-def free_parts_of_dead_workers(results: Path) -> None:
+def free_parts_of_the_dead(results: Path) -> None:
     """Give back the parts of workers that have died on this machine, where alone that is known.
 
     Workers on other nodes have taken over their tasks, and would else wait for a minute until the leases are stale.

@@ -30,6 +30,7 @@ from s1batch.workers.plugin import Leaves
 from s1batch.workers.suspects import GIVEN_UP_IN_A_ROW, TRIES, Suspect
 
 LOOK_EVERY_S = 2.0
+"""How often workers are asked for their counters; where there is a budget, whenever a result may have come."""
 
 
 @dataclass(slots=True)
@@ -132,7 +133,7 @@ class Submission:
         if self._error is None and self._left:
             self._crew.want(self._left)
             self._crew.look(len(alive), self._left)
-        self._next_look = time.monotonic() + LOOK_EVERY_S
+        self._next_look = time.monotonic() + (LOOK_EVERY_S if budget is None else POLL_S)
 
     def _check_stop(self) -> None:
         if self._stop.is_set() and self._error is None:
