@@ -13,7 +13,7 @@ from typing import Protocol
 
 from s1batch.deadline import Deadline
 from s1batch.errors import Interrupted, OutOfTime, ResultsError, S1BatchError
-from s1batch.stuck_signals import taken_when_stuck
+from s1batch.stuck_signals import StuckSignals
 
 
 class StopSign(Protocol):
@@ -130,10 +130,19 @@ class Stop(threading.Event):
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let `request` raise for the length of a block."""
+        """Let `request` raise for the length of a block.
+
+        Raises:
+            Interrupted: It did, whatever other error was made of that on the way, as pydantic makes one.
+        """
         self._raises = True
         try:
             yield
+        except S1BatchError:
+            raise
+        except Exception:
+            go_on(self)
+            raise
         finally:
             self._raises = False
 
@@ -162,6 +171,28 @@ def go_on(stop: StopSign) -> None:
 
 
 @contextmanager
+def ctrl_c_noted() -> Iterator[threading.Event]:
+    """Set an event when Ctrl-C raises KeyboardInterrupt.
+
+    What is imported at that moment may make another error of it: pydantic does, while it makes a class.
+    """
+    noted = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        noted.set()
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield noted  # ignored, or somebody else's
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
 def signals() -> Iterator[Stop]:
     """Request a stop at the first signal; end at once at the second. Slurm sends SIGUSR2 when time is short."""
     stop = Stop(owns_process=True)
@@ -173,7 +204,8 @@ def signals() -> Iterator[Stop]:
             os.write(2, b"\ns1batch: stopping; answers on their way are waited for (once more: at once)\n")
 
     def handle(number: int, frame: FrameType | None) -> None:
-        told()
+        if stuck.is_news():
+            told()
         stop.request(at_limit=number == signal.SIGUSR2)
 
     def handle_stuck(number: int) -> None:
@@ -181,9 +213,11 @@ def signals() -> Iterator[Stop]:
         stop.at_limit = number == signal.SIGUSR2
         stop.set()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+    stuck = StuckSignals(numbers, handle_stuck)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
-        with taken_when_stuck(before, handle_stuck):
+        with stuck.watched():
             yield stop
     finally:
         for number, old in before.items():

@@ -70,10 +70,10 @@ async def never(request: Request) -> str:
 
 
 def interrupting(request: Request) -> str:
-    """Note the question; the one that makes LAST of them sends SIGINT to the run, whose worker CHILD says this is."""
+    """Note the question; the one that makes LAST of them sends SIGINT to the whole group, as a terminal does."""
     note(request.fingerprint)
     if len(Path(os.environ["ASKED"]).read_text().split()) == int(os.environ["LAST"]):
-        os.kill(os.getppid() if os.environ.get("CHILD") else os.getpid(), signal.SIGINT)
+        os.killpg(os.getpgrp(), signal.SIGINT)
     return loudest(request)
 
 
@@ -116,6 +116,14 @@ async def hidden_slowly(request: Request) -> str:
     """The same, after 20 to 200 ms or when it is let go; every question is noted in the file that ASKED names."""
     await held_back(note(request.fingerprint))
     await asyncio.sleep(0.02 + int(request.fingerprint, 16) % 10 / 50)
+    return hidden(request)
+
+
+def hidden_poisoned(request: Request) -> str:
+    """The same as `hidden`, noted; but a question whose fingerprint POISON names ends the process."""
+    if request.fingerprint in os.environ.get("POISON", "").split():
+        os._exit(1)
+    note(request.fingerprint)
     return hidden(request)
 
 

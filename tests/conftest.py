@@ -23,12 +23,12 @@ for name in tuple(os.environ):
     ):
         del os.environ[name]
 
-SLOW_S = 900
-"""Timeout of slow tests that name none: many times what they take where nothing else runs."""
+SLOW_S = 1800
+"""Timeout of slow tests: many times what they take where nothing else runs."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give slow tests their timeout."""
     for item in items:
-        if item.get_closest_marker("slow") is not None and item.get_closest_marker("timeout") is None:
+        if item.get_closest_marker("slow") is not None:
             item.add_marker(pytest.mark.timeout(SLOW_S))

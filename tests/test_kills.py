@@ -68,7 +68,6 @@ def test_sigkill_in_the_middle_then_run_again(job):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_twenty_kills_at_random_moments(job):
     dice = random.Random(1)
     for _ in range(20):

@@ -79,6 +79,20 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def refresh_listing(folder: Path) -> None:
+    """Make sure that what other hosts did to a folder is seen.
+
+    Network file systems may list a folder from memory for up to a minute (NFS: `acdirmax`). Who changes it learns that
+    it is not what it was, so a file is made and removed.
+
+    Raises:
+        OSError: As the system reports it.
+    """
+    path = temporary_path(folder / "listing", ProcessIdentity.current())
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    path.unlink(missing_ok=True)
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder with its parents.
 

@@ -17,7 +17,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -274,6 +274,21 @@ class LeaseKeeper:
         # again, because that of a living process of this host does not go stale; behind its end it does.
         with suppress(OSError):
             self._release_again()
+
+    def free_dead(self, names: Iterable[str]) -> list[str]:
+        """Give back leases whose holders have died on this machine, and return their names.
+
+        Only here is that known; elsewhere one would wait until they are stale. Trouble with a file leaves it as it is.
+        """
+        freed = []
+        for name in names:
+            path = self._folder / f"{name}.json"
+            with suppress(OSError):
+                holder = read_holder(path)
+                dead = holder is not None and holder.process is not None and self._identity.knows_dead(holder.process)
+                if holder is not None and dead and self._remove(path, holder.token):
+                    freed.append(name)
+        return freed
 
     def close(self) -> None:
         """Give all leases back and end the thread."""

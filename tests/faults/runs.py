@@ -69,12 +69,16 @@ class Run:
             time.sleep(0.02)
 
     def workers(self) -> list[int]:
-        """Return the Dask workers of the run."""
-        return [
-            pid
-            for pid, command in processes_of(self.mark).items()
-            if pid != self.process.pid and "spawn_main" in command
-        ]
+        """Return the Dask workers of the run: copies of a process that is a child of it."""
+        copies = [pid for pid, command in processes_of(self.mark).items() if "forkserver" in command]
+        return [pid for pid in copies if _parent(pid) in copies]
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None  # it has just ended
 
 
 def processes_of(mark: str) -> dict[int, str]:
@@ -100,14 +104,16 @@ def start(
     out: Path | None = None,
     env: Mapping[str, str] | None = None,
     sabotage: Mapping[str, Any] | None = None,
+    inside: Sequence[str] = (),
 ) -> Run:
-    """Start `s1batch run`."""
+    """Start `s1batch run`; `inside` are words in front of the command."""
     mark = secrets.token_hex(8)
     environment = {**os.environ, MARK: mark, "PYTHONPATH": str(ROOT), **(env or {})}
     if sabotage is not None:
         environment["PYTHONPATH"] = f"{SABOTAGE}{os.pathsep}{ROOT}"
         environment["SABOTAGE"] = orjson.dumps(dict(sabotage), default=str).decode()
-    command = [sys.executable, "-m", "s1batch", "run", str(job), "-o", str(out or job.parent / "out"), *options]
+    program = [sys.executable, "-m", "s1batch"]
+    command = [*inside, *program, "run", str(job), "-o", str(out or job.parent / "out"), *options]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -236,9 +242,9 @@ class Server:
 
 
 @contextmanager
-def serve(*options: str, log: Path | None = None) -> Iterator[Server]:
-    """Start a loopback server; `options` are those of `python -m tests.loopback`."""
-    command = [sys.executable, "-m", "tests.loopback", *options, *(["--log", str(log)] if log else [])]
+def serve(*options: str, log: Path | None = None, inside: Sequence[str] = ()) -> Iterator[Server]:
+    """Start a loopback server; `options` are those of `python -m tests.loopback`, `inside` words in front of it."""
+    command = [*inside, sys.executable, "-m", "tests.loopback", *options, *(["--log", str(log)] if log else [])]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     server = Server(url=process.stdout.readline().strip(), process=process, log=log or Path())

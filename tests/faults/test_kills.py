@@ -111,7 +111,6 @@ def test_an_answer_in_a_finished_part_serves_later_parts_too(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("scheduler", ["inline", "local"])
 def test_twenty_kills_of_an_http_run(tmp_path, scheduler):
     """Client, worker or all of them, twenty times; the server never hears a question whose answer was on file."""
@@ -141,7 +140,6 @@ def test_twenty_kills_of_an_http_run(tmp_path, scheduler):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("scheduler", ["inline", "local"])
 def test_twenty_kills_of_a_replay_run(tmp_path, scheduler, monkeypatch):
     """The same over seismic windows, answered by a function that notes each question."""

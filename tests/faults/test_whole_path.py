@@ -142,7 +142,6 @@ def test_any_history_ends_in_the_rows_of_an_undisturbed_run(archive, window, mis
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @given(st.lists(traces, min_size=1, max_size=4), windows, st.sampled_from(["fill", "refuse"]), rounds)
 @settings(relaxed, max_examples=80)
 def test_many_histories_end_in_the_rows_of_an_undisturbed_run(archive, window, missing, plan):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -90,3 +91,8 @@ def gossip(number: int, body: dict[str, Any]) -> Reply | None:
 def gossiping_answer(body: dict[str, Any]) -> str:
     """An answer that ends with the key."""
     return hashed_answer(body)[:-2] + os.environ["GOSSIP"] + '"}'
+
+
+def no_hurry(number: int, body: dict[str, Any]) -> Reply:
+    """Answer after a second, and at once when the file that HURRY names is there."""
+    return Reply(delay_s=0.0 if Path(os.environ["HURRY"]).exists() else 1.0)

@@ -43,6 +43,13 @@ async def by_worker(request: Request) -> str:
     return json.dumps({"length": len(request.text)})
 
 
+async def poisoned(request: Request) -> str:
+    """Like `by_worker`, but a question that holds the words in POISON ends the process."""
+    if os.environ["POISON"] in request.text:
+        os._exit(1)
+    return await by_worker(request)
+
+
 def mended(request: Request) -> str:
     """Fail until the file that MENDED names is there."""
     if not Path(os.environ["MENDED"]).exists():

@@ -20,7 +20,7 @@ from s1batch.slurm.folder import SubmissionFolder, submissions
 from tests.slurm.cluster import Cluster
 from tests.slurm.submitted import Submitted
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.slow
 
 
 class HeldJob(Submitted):

@@ -25,7 +25,7 @@ from tests.loopback import Loopback
 from tests.slurm.cluster import Cluster
 from tests.slurm.submitted import ROOT, Submitted
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.submitted import ROOT, Submitted
 from tests.slurm.test_real_cluster import as_written
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.slow
 
 WHOLE_NODES = ["nodes=2", "gpus-per-node=8", "exclusive"]
 WEIGHTS = 3

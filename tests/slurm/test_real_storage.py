@@ -13,7 +13,7 @@ import pytest
 from tests.slurm.small_disk import SmallDisk
 from tests.slurm.submitted import Submitted
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.slow
 
 MINUTE_S = 65.0
 ROWS = 160

@@ -72,29 +72,34 @@ class Folder(mfusepy.Operations):  # type: ignore[misc]
     def _real(self, path: str) -> str:
         return self._root + path
 
-    def _do(self, op: str, do: Callable[[], Any], *paths: str) -> Any:
-        rule = self._rules.find(op, paths)
+    def _do(self, op: str, do: Callable[[], Any], *paths: str | None) -> Any:
+        rule = self._rules.find(op, [path or "" for path in paths])
         if rule is None:
             return do()
         if rule.get("after"):
             do()
-        if rule.get("loses"):
+        if rule.get("loses") and paths[0] is not None:
             self._lose(paths[0])
         raise OSError(rule["error"], os.strerror(rule["error"]))
 
     # ---------------------------------------------------------------------------------------- names
 
-    def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
+    # The path of an open file that was removed is None.
+
+    def getattr(self, path: str | None, fh: int | None = None) -> dict[str, Any]:
         def look() -> dict[str, Any]:
-            folder, _, name = path.rpartition("/")
-            if fh is None and name and name not in self._known(folder or "/"):
-                raise FileNotFoundError(errno.ENOENT, path)
-            found = os.lstat(self._real(path)) if fh is None else os.fstat(fh)
+            if fh is not None or path is None:
+                found = os.fstat(fh or 0)
+            else:
+                folder, _, name = path.rpartition("/")
+                if name and name not in self._known(folder or "/"):
+                    raise FileNotFoundError(errno.ENOENT, path)
+                found = os.lstat(self._real(path))
             plain = {name: getattr(found, name) for name in ("st_mode", "st_nlink", "st_size", "st_uid", "st_gid")}
             times = {name: getattr(found, f"{name}_ns") for name in ("st_atime", "st_mtime", "st_ctime")}
             return {**plain, **times, "st_ino": found.st_ino, "st_blocks": found.st_blocks}
 
-        found: dict[str, Any] = self._do("getattr", look, path)
+        found: dict[str, Any] = self._do("getattr", look, path or "")
         return found
 
     def readdir(self, path: str, fh: int) -> list[tuple[str, dict[str, int], int]]:
@@ -196,31 +201,33 @@ class Folder(mfusepy.Operations):  # type: ignore[misc]
                 self._safe.setdefault(path, os.fstat(fh).st_size)
         return fh
 
-    def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
+    def read(self, path: str | None, size: int, offset: int, fh: int) -> bytes:
         data: bytes = self._do("read", lambda: os.pread(fh, size, offset), path)
         return data
 
-    def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
+    def write(self, path: str | None, data: bytes, offset: int, fh: int) -> int:
         written: int = self._do("write", lambda: os.pwrite(fh, data, offset), path)
         return written
 
-    def truncate(self, path: str, length: int, fh: int | None = None) -> int:
-        self._do("truncate", lambda: os.truncate(self._real(path) if fh is None else fh, length), path)
+    def truncate(self, path: str | None, length: int, fh: int | None = None) -> int:
+        self._do("truncate", lambda: os.truncate(self._real(path or "") if fh is None else fh, length), path)
         with self._lock:
-            self._safe[path] = min(length, self._safe.get(path, length))
+            if path is not None:
+                self._safe[path] = min(length, self._safe.get(path, length))
         return 0
 
-    def fsync(self, path: str, datasync: int, fh: int) -> int:
+    def fsync(self, path: str | None, datasync: int, fh: int) -> int:
         self._do("fsync", lambda: None, path)  # the folder behind need not survive a power cut
         with self._lock:
-            self._safe[path] = os.fstat(fh).st_size
+            if path is not None:
+                self._safe[path] = os.fstat(fh).st_size
         return 0
 
     def fsyncdir(self, path: str, datasync: int, fh: int) -> int:
         self._do("fsyncdir", lambda: None, path)
         return 0
 
-    def release(self, path: str, fh: int) -> int:
+    def release(self, path: str | None, fh: int) -> int:
         os.close(fh)
         with self._lock:
             at = self._open.pop(fh, "")
@@ -241,7 +248,7 @@ class Folder(mfusepy.Operations):  # type: ignore[misc]
 class ClosingFolder(Folder):
     """One that is asked at close, too; a process that has a file of it open cannot end while it hangs."""
 
-    def flush(self, path: str, fh: int) -> int:
+    def flush(self, path: str | None, fh: int) -> int:
         self._do("flush", lambda: None, path)
         return 0
 

@@ -19,6 +19,7 @@ from tests.debian import CannotRun
 from tests.storage.faulty import CHANGES
 
 ROOT = Path(__file__).resolve().parents[2]
+_CONNECTIONS = Path("/sys/fs/fuse/connections")
 
 
 def install() -> None:
@@ -49,6 +50,7 @@ class FaultyMount:
         self.folder = folder
         self._closing = closing
         self._process: subprocess.Popen[str] | None = None
+        self._connection = 0
 
     def __enter__(self) -> FaultyMount:
         self.behind.mkdir(parents=True, exist_ok=True)
@@ -68,6 +70,9 @@ class FaultyMount:
                 self.__exit__()
                 raise CannotRun("the FUSE file system does not start here")
             time.sleep(0.02)
+        self._connection = os.minor(os.stat(self.folder).st_dev)
+        if not os.path.ismount(_CONNECTIONS):
+            subprocess.run(["mount", "-t", "fusectl", "none", str(_CONNECTIONS)], check=True, timeout=30)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -108,10 +113,20 @@ class FaultyMount:
         self.rules({"error": code})
 
     def hangs(self) -> None:
-        """Answer no call; whoever makes one hangs in the kernel, where only SIGKILL reaches it."""
+        """Answer no call; whoever makes one hangs in the kernel, where only SIGKILL reaches it.
+
+        Not even that would reach whoever waits for a call that had been taken in already; so there is none.
+        """
         assert self._process is not None
-        os.kill(self._process.pid, signal.SIGSTOP)
-        _state(self._process.pid, "T")
+        give_up = time.monotonic() + 60
+        while True:
+            os.kill(self._process.pid, signal.SIGSTOP)
+            _until_stopped(self._process.pid)
+            if (_CONNECTIONS / str(self._connection) / "waiting").read_text().split() == ["0"]:
+                return
+            assert time.monotonic() < give_up, "the file system is never idle"
+            self.goes_on()
+            time.sleep(0.002)
 
     def goes_on(self) -> None:
         """Answer the calls that hang, and all others."""
@@ -119,16 +134,10 @@ class FaultyMount:
         os.kill(self._process.pid, signal.SIGCONT)
 
 
-def _state(pid: int, wanted: str) -> None:
-    give_up = time.monotonic() + 20
-    while True:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        states = {(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks}
-        if states == {wanted}:
-            return
-        if time.monotonic() > give_up:
-            raise TimeoutError(f"process {pid} is in the states {states}")
-        time.sleep(0.01)
+def _until_stopped(pid: int) -> None:
+    tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    while any((task / "stat").read_text().rpartition(")")[2].split()[0] != "T" for task in tasks):
+        time.sleep(0.001)
 
 
 @contextmanager

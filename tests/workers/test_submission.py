@@ -13,6 +13,7 @@ from distributed import Client, LocalCluster
 from s1batch.errors import Interrupted
 from s1batch.part_runner import PartSummary
 from s1batch.scheduler import PartTask
+from s1batch.workers import keys
 from s1batch.workers.crew import Crew
 from s1batch.workers.plugin import Leaves
 from s1batch.workers.submission import Submission
@@ -75,6 +76,16 @@ def test_every_part_ends_once_and_no_more_are_submitted_than_there_are_two_place
         made.run([PartTask(part) for part in range(300)])
     assert sorted(watch.parts) == list(range(300))
     assert made.most_submitted == 2 * 2 * THREADS
+
+
+def test_parts_end_once_too_where_keys_are_used_again(tmp_path, monkeypatch):
+    """Workers come and go meanwhile, and what they did is done again under the same key."""
+    monkeypatch.setattr(keys, "REST", 40)
+    watch = Watched(at=100)
+    with submission(tmp_path, watch, 2) as (cluster, made):
+        watch.then = lambda: cluster.scale(1)
+        made.run([PartTask(part) for part in range(600)])
+    assert sorted(watch.parts) == list(range(600))
 
 
 def test_workers_that_join_later_get_parts_too(tmp_path):

@@ -33,7 +33,7 @@ from tests.ports import free_ports
 PACKAGES = ("fastapi", "uvicorn", "openai", "python-multipart")
 """What `transformers serve` needs beside what s1batch brings."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_the_example_runs_verifies_and_resumes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "examples.papers.run", str(tmp_path / "papers")]
     first = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=800)
