@@ -121,8 +121,10 @@ def test_a_signal_ends_the_command_with_all_that_it_started(tmp_path):
     command = [sys.executable, "-m", "tests.benchmarks.peers", "run", "--folder", str(tmp_path)]
     command += ["--only", "large", "--programs", "datatrove"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        give_up = time.monotonic() + 120
-        while not (tmp_path / "hangs").exists() and time.monotonic() < give_up:
+        give_up = time.monotonic() + 900
+        while not (tmp_path / "hangs").exists():
+            assert process.poll() is None, "it has ended"
+            assert time.monotonic() < give_up, "waited in vain"
             time.sleep(0.05)
         process.terminate()
         assert process.wait(timeout=120) == 128 + signal.SIGTERM
