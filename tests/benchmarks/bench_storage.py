@@ -94,9 +94,8 @@ def main() -> None:
                 if code != 0:
                     assert start(job).wait(120) == 0
                 asked = fingerprints(job)
-                print(
-                    f"| {name} | {'yes' if code == 0 else 'no'} | {rows(folder / 'out').height} | {len(asked) - len(set(asked))} |"
-                )
+                itself, height = "yes" if code == 0 else "no", rows(folder / "out").height
+                print(f"| {name} | {itself} | {height} | {len(asked) - len(set(asked))} |", flush=True)
 
 
 if __name__ == "__main__":
