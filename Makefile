@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints/cpu.txt
 	@touch $(STAMP)
 
 demo: $(STAMP)
-	@$(BIN)/python examples/demo/run.py
+	@$(BIN)/python -m examples.demo.run
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

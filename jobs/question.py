@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from s1batch.errors import SourceError
 from s1batch.jobs.answers import AnswerSchema
 from s1batch.jobs.drawing import AS_SERIES, Drawing
+from s1batch.jobs.messages import messages_of
 from s1batch.jobs.repair import MENDED, repair_request
 from s1batch.jobs.template import PromptTemplate, names_of
-from s1batch.records import Answer, Fields, Message, Part, PlanEntry, Record, Request, Response, TextPart
+from s1batch.records import Answer, Fields, Part, PlanEntry, Record, Request, Response, TextPart
 from s1batch.special_tokens import neutralise
 
 if TYPE_CHECKING:
@@ -118,25 +119,17 @@ class Question:
         neutralised += question.neutralised
         break_after = "\n" if media or self.note is not None else ""
         parts: list[Part] = [TextPart(text=shared + question.text + break_after), *media]
-        if self.note is not None:
-            note = self.note.render(names)
-            parts.append(TextPart(text="\n" + note.text))
-            neutralised += note.neutralised
-        messages = [Message(role="user", parts=tuple(parts))]
-        if self.system is not None:
-            system = self.system.render(names)
-            messages.insert(0, Message(role="system", parts=(TextPart(text=system.text),)))
-            neutralised += system.neutralised
+        messages, elsewhere = messages_of(parts, note=self.note, system=self.system, names=names)
         wanted = None
         if self.guided and self.schema is not None:
             wanted = schema if schema is not None else self.schema.document
         return Request(
-            messages=tuple(messages),
+            messages=messages,
             sampling=settings.sampling,
             model=settings.model,
             seed=settings.seed,
             schema=wanted,
-            neutralised=neutralised,
+            neutralised=neutralised + elsewhere,
             tools=self.toolbox.tools if self.toolbox else (),
             tool_choice=self.toolbox.choice if self.toolbox else "auto",
         )

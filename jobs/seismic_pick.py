@@ -16,10 +16,11 @@ from s1batch.columns import Column
 from s1batch.errors import SourceError
 from s1batch.jobs.answers import AnswerSchema, interpret_json
 from s1batch.jobs.base import Settings
+from s1batch.jobs.messages import messages_of
 from s1batch.jobs.pick_merge import MERGE_COLUMNS, merge_picks
 from s1batch.jobs.repair import MENDED, repair_request
 from s1batch.jobs.template import PromptTemplate, names_of
-from s1batch.records import Answer, Message, PlanEntry, Record, Request, Response, Series, SeriesPart, TextPart
+from s1batch.records import Answer, PlanEntry, Record, Request, Response, Series, SeriesPart, TextPart
 
 if TYPE_CHECKING:
     import polars as pl
@@ -80,6 +81,12 @@ class SeismicPickJob:
         parts = [template.source if template else None for template in (self.system, self.prompt, self.note)]
         return digest([*parts, _SCHEMA.text, self.guided])
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that the templates use."""
+        templates = (self.prompt, self.note, self.system)
+        return frozenset().union(*(template.names for template in templates if template is not None))
+
     def outline(self, entry: PlanEntry) -> str:
         """Return the prompt with what the plan knows; a template that needs more stands as it is written."""
         names: dict[str, Any] = {}
@@ -111,31 +118,21 @@ class SeismicPickJob:
             raise SourceError(
                 "prompt_error", "seismic-pick needs a series from a reader of waveforms; use an ask job for other data"
             )
-        used = [template.names for template in (self.prompt, self.note, self.system) if template is not None]
-        names = names_of(record, frozenset().union(*used))
+        names = names_of(record, self.names)
         prompt = self.prompt.render(names)
         parts: list[TextPart | SeriesPart] = [
             TextPart(text=prompt.text + "\n"),
             SeriesPart(values_TC=series.values_TC, rate_hz=series.rate_hz),
         ]
-        neutralised = prompt.neutralised
-        if self.note is not None:
-            note = self.note.render(names)
-            parts.append(TextPart(text="\n" + note.text))
-            neutralised += note.neutralised
-        messages = [Message(role="user", parts=tuple(parts))]
-        if self.system is not None:
-            system = self.system.render(names)
-            messages.insert(0, Message(role="system", parts=(TextPart(text=system.text),)))
-            neutralised += system.neutralised
+        messages, elsewhere = messages_of(parts, note=self.note, system=self.system, names=names)
         steps = series.values_TC.shape[0]
         return Request(
-            messages=tuple(messages),
+            messages=messages,
             sampling=settings.sampling,
             model=settings.model,
             seed=settings.seed,
             schema=pick_schema(steps) if self.guided else None,
-            neutralised=neutralised,
+            neutralised=prompt.neutralised + elsewhere,
         )
 
     @property

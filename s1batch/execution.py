@@ -191,7 +191,8 @@ def execute(
             )
             known = subset.answered_keys(store) if options.pilot is not None else frozenset()
             try:
-                stats = carry_out(work, say=say, stop=stop, terminal=terminal)
+                unfinished = partial(_left, subset, store)
+                stats = carry_out(work, left=unfinished, say=say, stop=stop, terminal=terminal)
                 patience.through(partial(add_up_expert_use, Layout(path)))
             except BudgetSpent as spent:
                 left = count(subset.chunks - subset.answered(store), "chunk")
@@ -218,6 +219,10 @@ def execute(
         cached_tokens=tokens["cached_tokens"],
         pilot=rest,
     )
+
+
+def _left(subset: Subset, store: ResultsStore) -> bool:
+    return bool(subset.open_tasks(store))
 
 
 def _merge(job: Job, store: ResultsStore, plan: PlanStore) -> int | None:

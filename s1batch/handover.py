@@ -4,36 +4,57 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
 
-class Room(asyncio.Semaphore):
-    """A semaphore whose size may change while it is in use.
+class Room:
+    """Places that are given to whoever has waited longest; how many there are may change. On one event loop.
 
     Args:
-        size: How many may hold it at once.
+        size: How many may be taken at once.
     """
 
     def __init__(self, size: int) -> None:
-        super().__init__(size)
         self._size = size
+        self._free = size
         self._too_many = 0
+        self._waiting: deque[asyncio.Future[bool]] = deque()
+
+    def enter(self) -> asyncio.Future[bool] | None:
+        """Take a place; where none is free, return a future, true once there is one for the caller.
+
+        Whoever wants it no more sets the future to false. A place that was given and is not used is released.
+        """
+        if self._free:
+            self._free -= 1
+            return None
+        place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        return place
 
     def release(self) -> None:
         """Give a place back; while there are too many, it goes."""
         if self._too_many:
             self._too_many -= 1
-        else:
-            super().release()
+            return
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(True)
+                return
+        self._free += 1
 
     def resize(self, size: int) -> None:
-        """Change the size; when it shrinks, places go as they are given back."""
+        """Change the size; when it shrinks, free places go at once, the others as they are given back."""
         change = size - self._size
         self._size = size
         if change < 0:
-            self._too_many -= change
+            gone = min(self._free, -change)
+            self._free -= gone
+            self._too_many += -change - gone
         for _ in range(change):
             self.release()
 
@@ -79,11 +100,11 @@ class ByteBudget:
 
 
 class Handover(Generic[Item]):
-    """A queue with one thread that puts and one coroutine that takes all there is.
+    """A queue with one thread that puts, and an event loop that takes.
 
     Args:
-        loop: The event loop of the coroutine.
-        room: Most items that wait.
+        loop: The event loop.
+        room: Most items that wait to be taken, and as many are taken at once.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, room: int) -> None:
@@ -91,6 +112,7 @@ class Handover(Generic[Item]):
         self._room = room
         self._changed = threading.Condition()
         self._items: list[Item] = []
+        self._taken: list[Item] = []  # the event loop's, the next one last
         self._ended = False
         self._abandoned = False
         self._is_awaited = False
@@ -113,23 +135,45 @@ class Handover(Generic[Item]):
             self._ended = True
             self._wake()
 
-    async def take(self) -> list[Item]:
-        """Return the items that wait, at least one; none when nothing more comes."""
-        while True:
+    async def arrive(self) -> bool:
+        """Wait until there is an item to pop; False when nothing more comes. For one coroutine at a time."""
+        while not self._taken:
             with self._changed:
-                if self._items or self._ended:
-                    items, self._items = self._items, []
-                    self._changed.notify()
-                    return items
+                if self._items:
+                    return True
+                if self._ended:
+                    return False
                 self._is_awaited = True
                 self._arrived.clear()
             await self._arrived.wait()
+        return True
+
+    def pop(self) -> Item | None:
+        """Return the next item; None when there is none now."""
+        if not self._taken:
+            with self._changed:
+                if not self._items:
+                    return None
+                self._taken, self._items = self._items, []
+                self._changed.notify()
+            self._taken.reverse()
+            if len(self._taken) > 1:
+                self._arrived.set()  # others than the caller have something to do
+        return self._taken.pop()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every item is popped, and nothing more comes."""
+        if self._taken:
+            return False
+        with self._changed:
+            return self._ended and not self._items
 
     def abandon(self) -> list[Item]:
         """Take no more items, and let the thread go; return those that wait."""
         with self._changed:
             self._abandoned = True
-            items, self._items = self._items, []
+            items, self._items, self._taken = [*self._taken[::-1], *self._items], [], []
             self._changed.notify()
             return items
 

@@ -35,8 +35,9 @@ from s1batch.handover import ByteBudget, Room
 from s1batch.jobfile import LoadedJob
 from s1batch.known_responses import known_responses
 from s1batch.pace import Pace, PacedEngine
+from s1batch.part_flow import Crew
 from s1batch.part_gate import READING_PARTS, PartGate
-from s1batch.part_runner import Crew, PartSummary, run_part
+from s1batch.part_runner import PartSummary, run_part
 from s1batch.plan_store import PlanStore
 from s1batch.records import Outcome, PlanEntry, Refusal
 from s1batch.results.experts import write_expert_use

@@ -130,10 +130,19 @@ class Stop(threading.Event):
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let `request` raise for the length of a block."""
+        """Let `request` raise for the length of a block.
+
+        Raises:
+            Interrupted: It did, whatever other error was made of that on the way, as pydantic makes one.
+        """
         self._raises = True
         try:
             yield
+        except S1BatchError:
+            raise
+        except Exception:
+            go_on(self)
+            raise
         finally:
             self._raises = False
 
@@ -159,6 +168,28 @@ def go_on(stop: StopSign) -> None:
     """
     if stop.is_set():
         raise Interrupted("stopped before anything was asked")
+
+
+@contextmanager
+def ctrl_c_noted() -> Iterator[threading.Event]:
+    """Set an event when Ctrl-C raises KeyboardInterrupt.
+
+    What is imported at that moment may make another error of it: pydantic does, while it makes a class.
+    """
+    noted = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        noted.set()
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield noted  # ignored, or somebody else's
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

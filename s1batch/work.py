@@ -68,11 +68,14 @@ class Work:
     deadline: Deadline | None = None
 
 
-def carry_out(work: Work, *, say: Say, stop: StopSign, terminal: bool | None) -> SessionStats | None:
+def carry_out(
+    work: Work, *, left: Callable[[], bool], say: Say, stop: StopSign, terminal: bool | None
+) -> SessionStats | None:
     """Run the parts of a run to their end, and return its counters.
 
     Args:
         work: What to do.
+        left: Whether a part is not finished yet: what stops a run after its last answer has nothing to stop.
         say: Receives plain lines for the user.
         stop: Set to end in good order.
         terminal: Whether to draw a progress bar; None finds out.
@@ -116,9 +119,11 @@ def carry_out(work: Work, *, say: Say, stop: StopSign, terminal: bool | None) ->
                 )
                 watch.begin()
                 run_parts(choice, setup, tasks, workers=work.workers, watch=watch, stop=ending, say=say)
-        except BudgetSpent:
-            raise work.allowance.tokens_spent() from None
-        except Interrupted:
+        except Interrupted as interrupted:
+            if not left():
+                return watch.stats
+            if isinstance(interrupted, BudgetSpent):
+                raise work.allowance.tokens_spent() from None
             if ending.error is not None:
                 raise ending.error from None
             raise

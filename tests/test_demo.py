@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import sys
-from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 import s1batch
-
-FOLDER = Path(__file__).resolve().parent.parent / "examples" / "demo"
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+from examples.demo import compare, run
 
 
-@pytest.fixture(scope="module")
-def demo() -> Iterator[tuple[ModuleType, ModuleType]]:
-    compare = load("compare")
-    yield load("run"), compare
-    for name in ("compare", "run"):
-        sys.modules.pop(name, None)
-
-
-def test_the_times_in_the_demo_are_those_of_ar_pick(demo):
+def test_the_times_in_the_demo_are_those_of_ar_pick():
     import obspy
     from obspy import UTCDateTime
     from obspy.signal.trigger import ar_pick
 
-    run, compare = demo
     stream = obspy.read()
     for record in run.RECORDS:
         if "BGLD" not in record and "gaps" not in record:
@@ -58,10 +33,9 @@ def test_the_times_in_the_demo_are_those_of_ar_pick(demo):
 
 
 @pytest.mark.slow
-def test_the_model_picks_p_within_half_a_second_and_is_silent_on_noise(demo, tmp_path):
-    run, compare = demo
+def test_the_model_picks_p_within_half_a_second_and_is_silent_on_noise(tmp_path):
     run.gather(tmp_path / "archive")
-    shutil.copyfile(FOLDER / "job.yaml", tmp_path / "job.yaml")
+    shutil.copyfile(run.HERE / "job.yaml", tmp_path / "job.yaml")
     s1batch.run(tmp_path / "job.yaml")
     lines = compare.comparison_lines(tmp_path / "results")
     near = {}

@@ -1,6 +1,6 @@
 """Two stages: picks in every window of an archive, then one question for each station over the rows of the first.
 
-    python examples/chain/run.py [FOLDER]
+    python -m examples.chain.run [FOLDER]
 
 Uses records that ObsPy ships, and the embedded reference model: no network, no GPU. Run it again: it resumes.
 """
@@ -8,11 +8,11 @@ Uses records that ObsPy ships, and the embedded reference model: no network, no 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import obspy
+
+from examples.commands import folder_asked, show
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = Path(obspy.__file__).parent / "signal" / "tests" / "data"
@@ -33,16 +33,9 @@ def gather(folder: Path) -> None:
             shutil.copyfile(SHIPPED / record, archive / record)
 
 
-def show(*arguments: str) -> None:
-    """Run one s1batch command, shown as a user would type it, and end when it fails."""
-    print(f"\n$ s1batch {' '.join(arguments)}", flush=True)
-    if code := subprocess.run([sys.executable, "-m", "s1batch", *arguments]).returncode:
-        sys.exit(code)
-
-
 def main() -> None:
     """Run both stages in the folder given on the command line, or in ./chain."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("chain")
+    folder = folder_asked("chain")
     gather(folder)
     for name in ("1-pick", "2-stations"):
         shutil.copyfile(HERE / f"{name}.yaml", folder / f"{name}.yaml")

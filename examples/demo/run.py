@@ -7,12 +7,12 @@ type, each shown with its output. Needs no network and no GPU.
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import obspy
-from compare import comparison_lines
+
+from examples.commands import folder_asked, show
+from examples.demo.compare import comparison_lines
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = Path(obspy.__file__).parent
@@ -51,17 +51,9 @@ def gather(archive: Path) -> None:
         (archive / "broken.mseed").write_bytes(BROKEN)
 
 
-def show(*arguments: str, expect: tuple[int, ...] = (0,)) -> None:
-    """Run one s1batch command, shown as a user would type it, and end the demo when it ends unexpectedly."""
-    print(f"\n$ s1batch {' '.join(arguments)}", flush=True)
-    code = subprocess.run([sys.executable, "-m", "s1batch", *arguments]).returncode
-    if code not in expect:
-        sys.exit(f"s1batch {arguments[0]} ended with exit code {code}")
-
-
 def main() -> None:
     """Run the demo in the folder given on the command line, or in ./demo."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("demo")
+    folder = folder_asked("demo")
     gather(folder / "archive")
     job = folder / "job.yaml"
     shutil.copyfile(HERE / "job.yaml", job)

@@ -7,8 +7,6 @@ Needs no network and no GPU.
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import astropy
@@ -18,6 +16,7 @@ import polars as pl
 import pydicom
 import tifffile
 
+from examples.commands import folder_asked, show
 from s1batch.geometry import SentImage
 
 HERE = Path(__file__).resolve().parent
@@ -59,14 +58,6 @@ def gather(folder: Path) -> None:
         (folder / "broken.jpg").write_bytes(b"This is no image.\n")
 
 
-def show(*arguments: str) -> None:
-    """Run one s1batch command, shown as a user would type it, and end when it fails."""
-    print(f"\n$ s1batch {' '.join(arguments)}", flush=True)
-    code = subprocess.run([sys.executable, "-m", "s1batch", *arguments]).returncode
-    if code != 0:
-        sys.exit(f"s1batch {arguments[0]} ended with exit code {code}")
-
-
 def tell(results: Path) -> None:
     """Print what became of each file, and where the tiles of the terrain lie on the map."""
     rows = pl.read_parquet(results / "rows" / "*.parquet")
@@ -87,7 +78,7 @@ def tell(results: Path) -> None:
 
 def main() -> None:
     """Run the example in the folder given on the command line, or in ./images."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("images")
+    folder = folder_asked("images")
     gather(folder / "pictures")
     job = folder / "job.yaml"
     shutil.copyfile(HERE / "job.yaml", job)

@@ -1,6 +1,6 @@
 """A waveform, its spectrogram and the events of its time in one prompt.
 
-    python examples/multimodal/run.py [FOLDER]
+    python -m examples.multimodal.run [FOLDER]
 
 Uses a record that ObsPy ships, and the embedded reference model: no network, no GPU. Run it again: it resumes.
 """
@@ -8,11 +8,11 @@ Uses a record that ObsPy ships, and the embedded reference model: no network, no
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import obspy
+
+from examples.commands import folder_asked, show
 
 HERE = Path(__file__).resolve().parent
 CATALOGUE = "origin,magnitude\n2009-08-24T00:20:06Z,1.4\n2009-08-24T02:00:00Z,0.9\n"
@@ -31,16 +31,9 @@ def gather(folder: Path) -> None:
         (folder / "catalogue.csv").write_text(CATALOGUE)
 
 
-def show(*arguments: str) -> None:
-    """Run one s1batch command, shown as a user would type it, and end when it fails."""
-    print(f"\n$ s1batch {' '.join(arguments)}", flush=True)
-    if code := subprocess.run([sys.executable, "-m", "s1batch", *arguments]).returncode:
-        sys.exit(code)
-
-
 def main() -> None:
     """Run the job in the folder given on the command line, or in ./multimodal."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("multimodal")
+    folder = folder_asked("multimodal")
     gather(folder)
     job, results = folder / "job.yaml", str(folder / "results")
     shutil.copyfile(HERE / "job.yaml", job)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+
+from examples.commands import folder_asked, show
 
 HERE = Path(__file__).resolve().parent
 
@@ -92,17 +92,9 @@ def gather(corpus: Path) -> None:
     new.rename(corpus)
 
 
-def show(*arguments: str, expect: tuple[int, ...] = (0,)) -> None:
-    """Run one s1batch command, shown as a user would type it, and end when it ends unexpectedly."""
-    print(f"\n$ s1batch {' '.join(arguments)}", flush=True)
-    code = subprocess.run([sys.executable, "-m", "s1batch", *arguments]).returncode
-    if code not in expect:
-        sys.exit(f"s1batch {arguments[0]} ended with exit code {code}")
-
-
 def main() -> None:
     """Run the example in the folder given on the command line, or in ./papers."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("papers")
+    folder = folder_asked("papers")
     gather(folder / "corpus")
     job = folder / "job.yaml"
     shutil.copyfile(HERE / "job.yaml", job)

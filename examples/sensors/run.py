@@ -3,19 +3,19 @@
 Makes its data: two of the pumps have a fault at a known time, one store has a chunk that is damaged and one that is
 missing. Needs no network and no GPU. Run again, it resumes.
 
-    python examples/sensors/run.py [FOLDER]
+    python -m examples.sensors.run [FOLDER]
 """
 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import zarr
+
+from examples.commands import folder_asked, show
 
 HERE = Path(__file__).resolve().parent
 RATE_HZ, MINUTES = 100, 2
@@ -29,7 +29,7 @@ def vibration(name: str, seed: int) -> np.ndarray:
     noise = np.random.default_rng(seed)
     times = np.arange(MINUTES * 60 * RATE_HZ) / RATE_HZ
     phases = np.array([0.0, 0.7, 1.9])
-    values = 0.4 * np.sin(2 * np.pi * 24 * times[:, None] + phases) + noise.normal(0, 0.1, (len(times), 3))
+    values: np.ndarray = 0.4 * np.sin(2 * np.pi * 24 * times[:, None] + phases) + noise.normal(0, 0.1, (len(times), 3))
     if name in FAULTS:
         since = times - FAULTS[name][0]
         inside = (since > 0) & (since < FAULT_S)
@@ -37,7 +37,7 @@ def vibration(name: str, seed: int) -> np.ndarray:
             values += (inside & (np.round(since * RATE_HZ) % 37 == 0))[:, None] * [4.0, 2.0, 1.0]
         else:
             values += (inside * np.sin(2 * np.pi * 6 * since) * 2.5)[:, None]
-    return values.astype("f4")
+    return np.asarray(values, "f4")
 
 
 def make(plant: Path) -> None:
@@ -81,17 +81,9 @@ def write_truth(path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def show(*arguments: str, expect: tuple[int, ...] = (0,)) -> None:
-    """Run one s1batch command, shown as a user would type it, and end when it ends unexpectedly."""
-    print(f"\n$ s1batch {' '.join(arguments)}", flush=True)
-    code = subprocess.run([sys.executable, "-m", "s1batch", *arguments]).returncode
-    if code not in expect:
-        sys.exit(f"s1batch {arguments[0]} ended with exit code {code}")
-
-
 def main() -> None:
     """Run the example in the folder given on the command line, or in ./sensors."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("sensors")
+    folder = folder_asked("sensors")
     make(folder / "plant")
     write_truth(folder / "truth.csv")
     job = folder / "job.yaml"

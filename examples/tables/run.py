@@ -1,14 +1,14 @@
 """Two small tables, one with a broken line -> a question about every row -> Parquet -> proof.
 
-python examples/tables/run.py [FOLDER]
+python -m examples.tables.run [FOLDER]
 """
 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+
+from examples.commands import folder_asked, show
 
 HERE = Path(__file__).resolve().parent
 
@@ -24,17 +24,9 @@ def make(things: Path) -> None:
             (things / name).write_text(text, encoding="utf-8")
 
 
-def show(*arguments: str) -> None:
-    """Run one s1batch command, shown as a user would type it, and end when it ends unexpectedly."""
-    print(f"\n$ s1batch {' '.join(arguments)}", flush=True)
-    code = subprocess.run([sys.executable, "-m", "s1batch", *arguments]).returncode
-    if code:
-        sys.exit(f"s1batch {arguments[0]} ended with exit code {code}")
-
-
 def main() -> None:
     """Run the example in the folder given on the command line, or in ./tables-example."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("tables-example")
+    folder = folder_asked("tables-example")
     make(folder / "things")
     job, results = folder / "job.yaml", str(folder / "results")
     shutil.copyfile(HERE / "job.yaml", job)

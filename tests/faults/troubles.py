@@ -54,11 +54,26 @@ def slow(number: int, body: dict[str, Any]) -> Reply:
     return Reply(delay_s=0.2)
 
 
+def two_hang(number: int, body: dict[str, Any]) -> Reply | None:
+    """The second and the third request are never answered."""
+    return HANGING if number in (1, 2) else None
+
+
 def fussy(number: int, body: dict[str, Any]) -> Reply | None:
     """Questions about poison are refused."""
     if "poison" not in prompt_text(body):
         return None
     return Reply(status=400, body=b'{"error": {"message": "not about poison", "type": "invalid_request_error"}}')
+
+
+def then_silent(number: int, body: dict[str, Any]) -> Reply | None:
+    """A hundred answers, and no more."""
+    return HANGING if number >= 100 else None
+
+
+def fussy_then_silent(number: int, body: dict[str, Any]) -> Reply | None:
+    """Questions about poison are refused; from the hundredth on nothing comes back."""
+    return then_silent(number, body) or fussy(number, body)
 
 
 def busy(number: int, body: dict[str, Any]) -> Reply | None:

@@ -19,10 +19,12 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.submitted import ROOT, Submitted
 from tests.slurm.test_real_engines import EngineJob
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.slow
 
 IN_FLIGHT = 4
 """Most questions that one worker has in flight."""
+
+WORKERS = 2
 
 
 class Elastic(Submitted):
@@ -79,9 +81,9 @@ def job(bare, tmp_path) -> Callable[..., Elastic]:
 
 
 def test_a_run_with_workers_as_jobs_ends_with_an_empty_queue(job):
-    made = job(rows=48, answer_s="0.2")
+    made = job(rows=160, answer_s="0.5")
     said = made.finish(made.begin("--scheduler", "slurm", "--workers", 2))
-    made.check(48)
+    made.check(160)
     assert made.again() == 0
     assert len({name for name, _, _ in made.noted()}) == 2, said
     assert made.queue() == ""
@@ -105,9 +107,11 @@ def test_a_worker_job_that_is_cancelled_is_replaced(job):
 
 
 def test_workers_at_the_end_of_their_life_hand_over_without_asking_twice(job):
-    made = job(rows=120, site="lifetime_s = 12\nstagger_s = 4", answer_s="1")
-    made.finish(made.begin("--scheduler", "slurm", "--workers", 2), 250)
-    made.check(120)
+    lifetime_s, stagger_s = 12, 4
+    rows = 2 * WORKERS * IN_FLIGHT * (lifetime_s + stagger_s)  # seconds of work: twice what the first workers live
+    made = job(rows=rows, site=f"lifetime_s = {lifetime_s}\nstagger_s = {stagger_s}", answer_s="1")
+    made.finish(made.begin("--scheduler", "slurm", "--workers", WORKERS), 250)
+    made.check(rows)
     assert len({name for name, _, _ in made.noted()}) > 2, "no worker left"
     assert made.again() == 0
     assert made.queue() == ""
@@ -115,9 +119,10 @@ def test_workers_at_the_end_of_their_life_hand_over_without_asking_twice(job):
 
 def test_workers_have_left_before_slurm_ends_their_jobs(job):
     """Without a lifetime of the site's: they know the limit of the jobs that they are in."""
-    made = job(rows=200, site='stagger_s = 3\n[slurm.workers.sbatch]\ntime = "1"', answer_s="1")
-    made.finish(made.begin("--scheduler", "slurm", "--workers", 2), 280)
-    made.check(200)
+    rows = 60 * WORKERS * IN_FLIGHT  # of 1.5 s each: 90 s of work, and jobs of one minute
+    made = job(rows=rows, site='stagger_s = 3\n[slurm.workers.sbatch]\ntime = "1"', answer_s="1.5")
+    made.finish(made.begin("--scheduler", "slurm", "--workers", WORKERS), 340)
+    made.check(rows)
     jobs = {name for name, _, _ in made.noted()}
     assert len(jobs) > 2, "no worker left"
     states = [made.cluster.call("scontrol", "--oneliner", "show", "job", name) for name in jobs]
@@ -165,7 +170,7 @@ def test_jobs_that_end_before_their_worker_begins_end_the_run_in_one_line(job):
 
 
 def test_an_allocation_of_two_nodes_has_workers_on_both(job):
-    made = job(rows=48, answer_s="0.3")
+    made = job(rows=320, answer_s="0.5")
     command = f"exec {sys.executable} -m s1batch run job.yaml --scheduler allocation --workers 4"
     options = ["--nodes=2", "--time=10", f"--output={made.folder}/log", f"--chdir={made.folder}", "--parsable"]
     exported = {"PYTHONPATH": str(ROOT), "ASKED": str(made.folder / "asked"), **made.variables}
@@ -174,7 +179,7 @@ def test_an_allocation_of_two_nodes_has_workers_on_both(job):
     made.until(lambda: made.queue() == "", "the end of the allocation", 120)
     log = (made.folder / "log").read_text()
     assert "ExitCode=0:0" in made.cluster.call("scontrol", "--oneliner", "show", "job", number), log
-    made.check(48)
+    made.check(320)
     assert made.again() == 0
     assert len({node for _, _, node in made.noted()}) == 2, log
     assert "4 workers on 2 nodes" in log

@@ -1,0 +1,1 @@
+"""Picks of windows, and a question about every station's picks."""

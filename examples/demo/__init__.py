@@ -1,0 +1,1 @@
+"""Real seismograms, their picks, and the proof."""

@@ -1,0 +1,1 @@
+"""Captions and objects of a folder of images."""

@@ -1,0 +1,1 @@
+"""Plots beside series, joined with a catalogue."""

@@ -1,0 +1,1 @@
+"""Claims with checked quotes from a small corpus."""

@@ -1,0 +1,1 @@
+"""Anomalies in the vibration of pumps."""

@@ -1,0 +1,1 @@
+"""A question about every row of two tables."""
