@@ -91,7 +91,7 @@ class Patience:
         self._grace_s = grace_s
         self._silent_since: float | None = None
         self._stopped_at: float | None = None
-        self._calls = CallsUnderWay(self._listen)
+        self._calls = CallsUnderWay(self._listen, silent_s / 10)
         self._thread = StorageThread(self.call)
         self.lost = 0
 
@@ -181,7 +181,7 @@ class Patience:
     # ------------------------------------------------------------------------------------ what hangs
 
     def _listen(self, oldest_s: float) -> None:
-        """Look whether the disk answers; called every second."""
+        """Look whether the disk answers; called again and again."""
         now = time.monotonic()
         if oldest_s < self._silent_s:
             if (since := self._silent_since) is not None:
