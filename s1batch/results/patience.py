@@ -136,16 +136,24 @@ class Patience:
             StorageAway: The disk stayed away.
         """
         give_up: float | None = None
+        stored = False
+
+        def doing() -> T:
+            nonlocal stored
+            result = do()
+            stored = True
+            return result
+
         try:
             while True:
                 try:
-                    return await self._thread.do(do)
+                    return await self._thread.do(doing)
                 except StorageAway as error:
                     give_up = self._failed(error, give_up)
                     while not self._is_over(error, give_up):  # noqa: ASYNC110  (a thread looks, and knows no loop)
                         await asyncio.sleep(_POLL_S)
         except BaseException:
-            self.lost += 1
+            self.lost += not stored
             raise
 
     def _failed(self, error: StorageAway, give_up: float | None) -> float:

@@ -91,6 +91,25 @@ async def test_whoever_waits_is_let_go_when_the_patience_is_over_and_a_process_i
         disk.answers.set()
 
 
+async def test_an_answer_is_stored_although_its_part_is_cancelled(tmp_path: Path, disk: Hanging) -> None:
+    patience = Patience(tmp_path / "journal", 60.0)
+    with ResultsStore(tmp_path, SCHEMA, patience=patience) as store:
+        with store.open_part(0) as writer:
+            writer.append(row(A))
+            disk.answers.clear()
+            waiting = asyncio.create_task(patience.through_async(lambda: writer.append(row(B))))
+            await asyncio.sleep(0.1)
+            waiting.cancel()
+            await asyncio.sleep(0.1)
+            assert not waiting.done()
+            disk.answers.set()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        with store.open_part(0) as writer:
+            assert set(writer.rows) == {A.chunk.key, B.chunk.key}
+    assert patience.lost == 0
+
+
 async def test_a_run_that_is_stopped_waits_for_its_grace_only(tmp_path: Path, disk: Hanging) -> None:
     stopped = threading.Event()
     ended: list[str] = []
