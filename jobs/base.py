@@ -46,6 +46,10 @@ class Job(Protocol):
     def prompt_hash(self) -> str:
         """Hash of the templates, the schema and what the model is told of tools."""
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that the templates use."""
+
     def outline(self, entry: PlanEntry) -> str:
         """Return the text of the prompt as far as it is known before reading (for counting tokens)."""
 

@@ -45,6 +45,11 @@ class QuestionJob(ABC):
         """Hash of the templates, the schema and what the model is told of tools."""
         return digest(self.question.identity)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that the templates use."""
+        return self.question.names
+
     def outline(self, entry: PlanEntry) -> str:
         """Return the prompt with what the plan knows."""
         names: dict[str, Any] = {}

@@ -81,6 +81,12 @@ class SeismicPickJob:
         parts = [template.source if template else None for template in (self.system, self.prompt, self.note)]
         return digest([*parts, _SCHEMA.text, self.guided])
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that the templates use."""
+        templates = (self.prompt, self.note, self.system)
+        return frozenset().union(*(template.names for template in templates if template is not None))
+
     def outline(self, entry: PlanEntry) -> str:
         """Return the prompt with what the plan knows; a template that needs more stands as it is written."""
         names: dict[str, Any] = {}
@@ -112,8 +118,7 @@ class SeismicPickJob:
             raise SourceError(
                 "prompt_error", "seismic-pick needs a series from a reader of waveforms; use an ask job for other data"
             )
-        used = [template.names for template in (self.prompt, self.note, self.system) if template is not None]
-        names = names_of(record, frozenset().union(*used))
+        names = names_of(record, self.names)
         prompt = self.prompt.render(names)
         parts: list[TextPart | SeriesPart] = [
             TextPart(text=prompt.text + "\n"),

@@ -14,7 +14,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from s1batch.errors import JobFileError, SourceError
+from s1batch.errors import JobFileError, SourceError, UnknownName
 from s1batch.records import Fields, Record, Series
 from s1batch.special_tokens import neutralise
 from s1batch.times import format_ns
@@ -94,8 +94,9 @@ class PromptTemplate:
         """Fill in one record's values.
 
         Raises:
-            SourceError: `prompt_error`: an unknown name, with the valid ones; an error inside the template; an empty
-                prompt; or one of more than `LONGEST_PROMPT` characters.
+            UnknownName: `prompt_error`: an unknown name, with the valid ones.
+            SourceError: `prompt_error`: an error inside the template; an empty prompt; or one of more than
+                `LONGEST_PROMPT` characters.
         """
         from jinja2.exceptions import UndefinedError
 
@@ -110,7 +111,8 @@ class PromptTemplate:
         except SourceError:
             raise
         except UndefinedError as error:
-            raise SourceError("prompt_error", f"{self.field}: {error.message}; {_valid_names(names)}") from error
+            kind = SourceError if self.names <= names.keys() else UnknownName
+            raise kind("prompt_error", f"{self.field}: {error.message}; {_valid_names(names)}") from error
         except Exception as error:  # an expression may raise anything, and costs only this record
             detail = f"{self.field}: {type(error).__name__}: {str(error)[:200]}"
             raise SourceError("prompt_error", detail) from error

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from s1batch.assembly import EngineFacts, engine_facts, make_job, make_reader
 from s1batch.engine.http.spec import HttpEngineSpec
-from s1batch.errors import LockedError
+from s1batch.errors import JobFileError, LockedError
 from s1batch.jobfile import LoadedJob
 from s1batch.jobs.base import Job
 from s1batch.plan_store import PlanStore
@@ -137,7 +137,11 @@ class Planned:
         else:
             store.patience.through(partial(write_run_spec, self._spec(), layout.run))
         if not layout.plan().exists():
-            totals = store.patience.through(partial(write_plan, loaded, facts, job, reader, path, stop))
+            try:
+                totals = store.patience.through(partial(write_plan, loaded, facts, job, reader, path, stop))
+            except JobFileError:
+                layout.run.unlink(missing_ok=True)  # the job will be another one when it is mended
+                raise
             said = f"planned {count(totals.chunks, 'chunk')} in {count(totals.parts, 'part')}"
             said += f", {totals.asked:,} of them to be asked"
             if totals.conditional is not None:
@@ -192,6 +196,7 @@ def begun(
         Interrupted: `stop` was set.
     """
     give_up = time.monotonic() + patience_s
+    told = False
     with ExitStack() as held:
         while True:
             try:
@@ -202,10 +207,13 @@ def begun(
                         store.take_out(store.large_parts_with(retried), gate)
                     held.push(taken.pop_all())
                 break
-            except LockedError:
+            except LockedError as error:
                 # That of a node that was lost; others may begin meanwhile, so the gate is not held.
                 if time.monotonic() >= give_up:
                     raise
+                if not told:
+                    say(f"waiting up to {patience_s:g} s: {error}")
+                    told = True
                 stop.wait(0.5)
                 go_on(stop)
         yield

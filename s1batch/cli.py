@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -19,7 +20,7 @@ from s1batch.errors import BudgetSpent, Interrupted, OutOfTime, S1BatchError
 from s1batch.model_commands import model
 from s1batch.results_commands import RESULTS, compact, export, merge
 from s1batch.slurm_commands import cancel, close, submit
-from s1batch.stopping import signals
+from s1batch.stopping import ctrl_c_noted, signals
 
 P = ParamSpec("P")
 
@@ -35,6 +36,10 @@ class _Program(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
+        with ctrl_c_noted() as interrupted:
+            return self._invoke(ctx, interrupted)
+
+    def _invoke(self, ctx: click.Context, interrupted: threading.Event) -> Any:
         try:
             return super().invoke(ctx)
         except S1BatchError as error:
@@ -56,6 +61,11 @@ class _Program(click.Group):
             what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
             click.echo(f"s1batch: {what}; mend it and run again to go on (--debug shows where)", err=True)
             ctx.exit(S1BatchError.exit_code)
+        except Exception:
+            if not interrupted.is_set():
+                raise
+            click.echo("s1batch: interrupted", err=True)
+            ctx.exit(Interrupted.exit_code)
 
 
 @click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -137,7 +147,7 @@ def plan(job: str, overrides: tuple[str, ...], as_json: bool, offline: bool, fol
 @main.command()
 @JOB
 @SET
-@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Results folder.")
+@click.option("-o", "--output", type=Path, help="Results folder.")  # click.Path would look whether it is there
 @click.option("--scheduler", help="auto, inline, local, slurm, allocation, or the address of a Dask scheduler.")
 @click.option("--workers", type=click.IntRange(1), help="Worker processes; most jobs of `slurm`.")
 @click.option("--shard", metavar="i/N", help="Only the parts with part % N == i, i from 0.")
@@ -216,12 +226,12 @@ def status(results: Path, as_json: bool) -> None:
     from s1batch.results.layout import Layout
     from s1batch.results.status import status as read_status
     from s1batch.results_report import status_dict, status_lines
-    from s1batch.slurm_commands import slurm_state
+    from s1batch.slurm_commands import slurm_state, without_ended
 
     plain, lines = slurm_state(results)
     # What was submitted may wait for hours before there is a plan.
     if Layout(results).plan().exists() or not lines:
-        state = read_status(results)
+        state = without_ended(read_status(results))
         plain, lines = {**status_dict(state), **plain}, [*status_lines(state), *lines]
     if as_json:
         _print_json(plain)

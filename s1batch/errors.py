@@ -13,6 +13,7 @@
     |   `-- StorageAway         their disk is full, read-only or gone, for now      exit code 1
     `-- ReasonedError           one piece of data failed: becomes a row             (never ends a run)
         |-- SourceError         an input cannot be read
+        |   `-- UnknownName     a template uses a name that it does not have
         `-- EngineError         an engine failed on a request
             `-- EngineUnavailable   the engine as a whole is gone                   exit code 1
 
@@ -102,6 +103,10 @@ class ReasonedError(S1BatchError):
 
 class SourceError(ReasonedError):
     """One input cannot be read."""
+
+
+class UnknownName(SourceError):
+    """A template uses a name that a record does not have."""
 
 
 class EngineError(ReasonedError):

@@ -141,6 +141,14 @@ def execute(
     stop = stop or Stop()
     began = time.monotonic()
     path = output if output is not None else loaded.output
+    patience = Patience(
+        Layout(path).journals,
+        loaded.spec.run.storage_patience_s,
+        say,
+        stopped=stop.is_set,
+        end_process=stop.end_process if isinstance(stop, Stop) and stop.owns_process else None,
+        grace_s=loaded.spec.run.drain_s,
+    )
     check_engine(loaded)
     with at_once(stop):
         facts = engine_facts(loaded)
@@ -149,7 +157,6 @@ def execute(
     planned = Planned.of(loaded, facts, path)
     if options.retry and options.limit is not None:
         raise UsageError("--retry and --limit do not go together: a part is retried as a whole")
-    patience = Patience(Layout(path).journals, loaded.spec.run.storage_patience_s, say, stopped=stop.is_set)
     beginning = partial(begun, shard=options.shard, retried=options.retry, patience_s=options.patience_s)
     with ResultsStore(path, planned.schema, patience=patience) as store, beginning(store, say, stop):
         with at_once(stop):
@@ -194,6 +201,7 @@ def execute(
                 measured = measure_pilot(store, subset, known, stats, loaded)
                 if measured is not None:
                     write_pilot(measured, Layout(path).pilot)
+        store.refresh()
         merged = patience.through(partial(_merge, planned.job, store, plan))
         outcomes, reasons, tokens = subset.tally(store)
         rest = forecast(store, plan) if options.pilot is not None else None

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from s1batch.assembly import EngineFacts, make_sampling, text_counter
+from s1batch.assembly import EngineFacts, make_sampling, make_settings, text_counter
 from s1batch.engine.rules import Rules
 from s1batch.errors import Interrupted, UsageError
+from s1batch.first_prompts import FirstPrompts
 from s1batch.jobfile import LoadedJob
 from s1batch.jobs.base import Job
 from s1batch.plan_store import PlanStore, PlanWriter
@@ -44,11 +45,13 @@ def write_plan(
         What it adds up to.
 
     Raises:
-        Interrupted: `stop` was set; there is no plan then.
+        JobFileError: A template uses a name that the first records do not have; there is no plan then.
+        Interrupted: `stop` was set; likewise.
     """
     planner = make_planner(loaded, facts, job)
+    prompts = FirstPrompts(job, reader, make_settings(loaded, facts.model))
     with PlanWriter(path) as writer:
-        for item in planner.complete(_until(stop, reader.plan())):
+        for item in prompts.tried(planner.complete(_until(stop, reader.plan()))):
             writer.add(item)
     return planner.totals
 

@@ -27,13 +27,15 @@ def status_lines(status: Status) -> list[str]:
         rate = f", {status.rows_per_s:,.1f} rows/s lately" if status.rows_per_s is not None else ""
         lines.append(f"last row: {format_ns(status.last_ns // 10**9 * 10**9)}{rate}")
     lines += [f"at work: {holder}" for holder in status.holders]
+    lines += [f"lost: {holder}" for holder in status.lost]
     return lines
 
 
 def status_dict(status: Status) -> dict[str, Any]:
     """Return the same as plain data."""
     outcomes = [{"outcome": outcome, "reason": reason, "rows": number} for outcome, reason, number in status.outcomes]
-    return {**asdict(status), "outcomes": outcomes, "complete": status.complete}
+    who = {"holders": [str(each) for each in status.holders], "lost": [str(each) for each in status.lost]}
+    return {**asdict(status), **who, "outcomes": outcomes, "complete": status.complete}
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:

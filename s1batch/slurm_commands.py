@@ -5,18 +5,23 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from s1batch.errors import LockedError
+
+if TYPE_CHECKING:
+    from s1batch.results.status import Status
 
 RESULTS = click.argument("results", type=click.Path(file_okay=False, exists=True, path_type=Path))
 
 
 @click.command()
 @click.argument("job", type=click.Path(dir_okay=False))
-@click.option("--array", "shards", required=True, type=click.IntRange(1), metavar="N", help="How many shards.")
+@click.option(
+    "--array", "shards", default=1, show_default=True, type=click.IntRange(1), metavar="N", help="How many shards."
+)
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Set a field of the job, in YAML.")
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Results folder.")
 @click.option("--parallel", type=click.IntRange(1), metavar="P", help="Most tasks at a time.")
@@ -55,18 +60,21 @@ def submit(
     closing: bool,
     dry_run: bool,
 ) -> None:
-    """Run a job as an array of Slurm, or go on with it: shards that are complete are not submitted.
+    """Run a job as an array of Slurm, or go on with it.
+
+    Shards that are complete are not submitted, and those that an earlier submission has in the queue are left to it.
 
     What holds for every submission at a site stands in $S1BATCH_SITE, ~/.config/s1batch/site.toml or
     /etc/s1batch/site.toml.
     """
     from s1batch.jobfile import load_job
     from s1batch.outcome_names import parse_outcomes
-    from s1batch.slurm.client import SlurmPrograms
+    from s1batch.slurm.client import SlurmError, SlurmPrograms
+    from s1batch.slurm.earlier import earlier_at_work
     from s1batch.slurm.flags import parse_flags
     from s1batch.slurm.readying import check_results, make_ready
     from s1batch.slurm.site import read_site, site_file
-    from s1batch.slurm.submitting import SubmitOptions, dry_run_lines, prepare
+    from s1batch.slurm.submitting import SubmitOptions, beside, dry_run_lines, prepare
     from s1batch.slurm.submitting import submit as submit_prepared
     from s1batch.stopping import signals
 
@@ -91,9 +99,9 @@ def submit(
     )
     slurm, site = SlurmPrograms(), read_site(site_file()).slurm
     check_results(loaded, options.results(loaded), _say)
-    if options.changes_results and dry_run:
+    if options.prepares_results and dry_run:
         _say("a dry run: the plan stays as it is, and no row is set free")
-    elif options.changes_results:
+    elif options.prepares_results:
         prepare(loaded, options, site, slurm, lambda line: None)  # options that do not go together change nothing
         with signals() as stop:
             make_ready(loaded, options, slurm, _say, stop)
@@ -101,11 +109,16 @@ def submit(
     if prepared is None:
         click.echo(f"{output or loaded.output}: every part is there; nothing to submit")
     elif dry_run:
-        click.echo("\n".join(dry_run_lines(prepared)), nl=False)
+        try:
+            earlier = earlier_at_work(options.results(loaded), slurm)
+        except SlurmError as error:
+            _say(f"{error}; so these are all shards that are not complete, in the queue or not")
+            earlier = []
+        click.echo("\n".join(dry_run_lines(beside(prepared, earlier, _say))), nl=False)
     else:
-        submit_prepared(prepared, slurm, click.echo)
-        click.echo(f"scripts and logs: {prepared.spec.folder}")
-        click.echo(f"how far it is: s1batch status {prepared.spec.results}")
+        submitted = submit_prepared(prepared, slurm, click.echo)
+        click.echo(f"scripts and logs: {submitted.folder}")
+        click.echo(f"how far it is: s1batch status {submitted.results}")
 
 
 @click.command()
@@ -153,10 +166,21 @@ def slurm_state(results: Path) -> tuple[dict[str, Any], list[str]]:
     for state in states:
         folder = SubmissionFolder(Path(state.spec.folder))
         plain.append(submission_dict(state, folder))
-        # Of earlier submissions only what may still run, or how they ended, matters.
-        if state is states[-1] or state.live:
+        # Of earlier submissions matters what may still run, and what is lost and was not submitted again.
+        if state is states[-1] or state.live or any(shard.lost for shard in state.shards):
             lines += submission_lines(state, folder)
     return {"slurm": plain}, lines
+
+
+def without_ended(state: Status) -> Status:
+    """Return how far a run is, where Slurm knows of processes that their tasks have ended."""
+    tasks = {holder.task for holder in state.holders if holder.task}
+    if not tasks:
+        return state
+    from s1batch.slurm.client import SlurmPrograms
+    from s1batch.slurm.ended_tasks import ended_tasks
+
+    return state.without_ended(ended_tasks(tasks, SlurmPrograms()))
 
 
 def _say(line: str) -> None:

@@ -12,7 +12,8 @@ from types import FrameType
 from typing import Protocol
 
 from s1batch.deadline import Deadline
-from s1batch.errors import Interrupted, OutOfTime, S1BatchError
+from s1batch.errors import Interrupted, OutOfTime, ResultsError, S1BatchError
+from s1batch.stuck_signals import StuckSignals
 
 
 class StopSign(Protocol):
@@ -92,12 +93,26 @@ class Stop(threading.Event):
 
     While `at_once` holds, the handler raises in the main thread, in the middle of whatever it does: scanning the
     headers of a large archive or waiting for a dead endpoint looks at no event.
+
+    Args:
+        owns_process: Whether the process is there for nothing else, and may be ended when it cannot stop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, owns_process: bool = False) -> None:
         super().__init__()
         self._raises = False
         self.at_limit = False
+        self.owns_process = owns_process
+
+    def end_process(self, text: str) -> None:
+        """End the process at once, where threads hang and will not stop; running again goes on.
+
+        Args:
+            text: Why.
+        """
+        with suppress(OSError):
+            os.write(2, f"s1batch: {text}\n".encode())
+        os._exit(Interrupted.exit_code if self.is_set() else ResultsError.exit_code)
 
     def request(self, *, at_limit: bool = False) -> None:
         """Set the event; called by a signal handler in the main thread.
@@ -115,10 +130,19 @@ class Stop(threading.Event):
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let `request` raise for the length of a block."""
+        """Let `request` raise for the length of a block.
+
+        Raises:
+            Interrupted: It did, whatever other error was made of that on the way, as pydantic makes one.
+        """
         self._raises = True
         try:
             yield
+        except S1BatchError:
+            raise
+        except Exception:
+            go_on(self)
+            raise
         finally:
             self._raises = False
 
@@ -147,20 +171,54 @@ def go_on(stop: StopSign) -> None:
 
 
 @contextmanager
-def signals() -> Iterator[Stop]:
-    """Request a stop at the first signal; end at once at the second. Slurm sends SIGUSR2 when time is short."""
-    stop = Stop()
+def ctrl_c_noted() -> Iterator[threading.Event]:
+    """Set an event when Ctrl-C raises KeyboardInterrupt.
+
+    What is imported at that moment may make another error of it: pydantic does, while it makes a class.
+    """
+    noted = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
+        noted.set()
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield noted  # ignored, or somebody else's
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def signals() -> Iterator[Stop]:
+    """Request a stop at the first signal; end at once at the second. Slurm sends SIGUSR2 when time is short."""
+    stop = Stop(owns_process=True)
+
+    def told() -> None:
         if stop.is_set():
             os._exit(Interrupted.exit_code)
         with suppress(OSError):  # of a log on a full disk
             os.write(2, b"\ns1batch: stopping; answers on their way are waited for (once more: at once)\n")
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stuck.is_news():
+            told()
         stop.request(at_limit=number == signal.SIGUSR2)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+    def handle_stuck(number: int) -> None:
+        told()
+        stop.at_limit = number == signal.SIGUSR2
+        stop.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+    stuck = StuckSignals(numbers, handle_stuck)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
-        yield stop
+        with stuck.watched():
+            yield stop
     finally:
         for number, old in before.items():
             signal.signal(number, old)

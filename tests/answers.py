@@ -21,15 +21,31 @@ def loudest(request: Request) -> str:
     return json.dumps({"contain": True, "p_index": min(p, s), "s_index": max(p, s)})
 
 
-def note(fingerprint: str) -> None:
-    """Append a line to the file that ASKED names."""
-    with Path(os.environ["ASKED"]).open("a") as file:
-        file.write(fingerprint + "\n")
+def note(fingerprint: str) -> int:
+    """Append a line to the file that ASKED names; return its number there, from 1, whoever else writes."""
+    line = (fingerprint + "\n").encode()
+    with Path(os.environ["ASKED"]).open("ab", buffering=0) as file:
+        file.write(line)
+        return file.tell() // len(line)
+
+
+async def held_back(number: int) -> None:
+    """Wait as HELD says: `100 FILE` holds the questions from the 100th on back until the file is there.
+
+    So a test decides what a run has not done yet, however quick the machine is.
+    """
+    while _is_held(number):  # noqa: ASYNC110  the file is made by another process
+        await asyncio.sleep(0.02)
+
+
+def _is_held(number: int) -> bool:
+    first, _, file = os.environ.get("HELD", "").partition(" ")
+    return first != "" and number >= int(first) and not Path(file).exists()
 
 
 async def slowly(request: Request) -> str:
-    """The same, after 20 to 200 ms; every question is noted in the file that ASKED names."""
-    note(request.fingerprint)
+    """The same, after 20 to 200 ms or when it is let go; every question is noted in the file that ASKED names."""
+    await held_back(note(request.fingerprint))
     await asyncio.sleep(0.02 + int(request.fingerprint, 16) % 10 / 50)
     return loudest(request)
 
@@ -54,10 +70,10 @@ async def never(request: Request) -> str:
 
 
 def interrupting(request: Request) -> str:
-    """Note the question; the one that makes LAST of them sends SIGINT to the run, whose worker CHILD says this is."""
+    """Note the question; the one that makes LAST of them sends SIGINT to the whole group, as a terminal does."""
     note(request.fingerprint)
     if len(Path(os.environ["ASKED"]).read_text().split()) == int(os.environ["LAST"]):
-        os.kill(os.getppid() if os.environ.get("CHILD") else os.getpid(), signal.SIGINT)
+        os.killpg(os.getpgrp(), signal.SIGINT)
     return loudest(request)
 
 
@@ -97,9 +113,17 @@ def hidden(request: Request) -> str:
 
 
 async def hidden_slowly(request: Request) -> str:
-    """The same, after 20 to 200 ms; every question is noted in the file that ASKED names."""
-    note(request.fingerprint)
+    """The same, after 20 to 200 ms or when it is let go; every question is noted in the file that ASKED names."""
+    await held_back(note(request.fingerprint))
     await asyncio.sleep(0.02 + int(request.fingerprint, 16) % 10 / 50)
+    return hidden(request)
+
+
+def hidden_poisoned(request: Request) -> str:
+    """The same as `hidden`, noted; but a question whose fingerprint POISON names ends the process."""
+    if request.fingerprint in os.environ.get("POISON", "").split():
+        os._exit(1)
+    note(request.fingerprint)
     return hidden(request)
 
 

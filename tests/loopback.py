@@ -65,7 +65,7 @@ answered well."""
 
 @dataclass(kw_only=True)
 class Loopback:
-    """A server on a free port of 127.0.0.1, used as an asynchronous context manager.
+    """A server on a free port, used as an asynchronous context manager.
 
     Attributes:
         model: The model that it serves.
@@ -77,6 +77,7 @@ class Loopback:
         outage: What every route does, the list of models too; None leaves them in order.
         log: File that gets a line per chat request when it arrives: the hash of its body.
         card: Further fields of the model's entry in /v1/models.
+        host: The address that it listens at.
         requests: The bodies of all chat requests, in order of arrival.
         headers: Their headers.
         peers: Client addresses: one for every connection that carried a chat request.
@@ -93,6 +94,7 @@ class Loopback:
     outage: Reply | None = None
     log: Path | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
+    host: str = "127.0.0.1"
     url: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[Mapping[str, str]] = field(default_factory=list)
@@ -119,10 +121,10 @@ class Loopback:
         app.router.add_get("/health", self._health)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port, backlog=4096)
+        site = web.TCPSite(self._runner, self.host, port, backlog=4096)
         await site.start()
         address = self._runner.addresses[0]
-        self.url = f"http://127.0.0.1:{address[1]}"
+        self.url = f"http://{self.host}:{address[1]}"
 
     async def stop(self) -> None:
         """Close the port and every connection."""
@@ -285,6 +287,7 @@ async def _serve(given: argparse.Namespace) -> None:
         outage=_imported(given.outage),
         answer=_imported(given.answer),
         log=given.log,
+        host=given.host,
         keep=False,
     )
     await server.start(given.port)
@@ -295,6 +298,7 @@ async def _serve(given: argparse.Namespace) -> None:
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency-s", type=float, default=0.05)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--script", help="module:function, see Script")
     parser.add_argument("--outage", help="module:Reply, what every route does")

@@ -65,7 +65,7 @@ cases = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(cases, st.sampled_from([1_000_000, 3]))
 def test_pixels_are_counted_by_their_best_outcome_as_in_a_mask(cases, at_once: int) -> None:
     """Of any boxes with any outcomes; also where the pages are gone through in shares."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import re
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,11 +22,11 @@ def test_a_limit_that_was_moved_is_taken_over_and_told(monkeypatch):
     said: list[str] = []
     moving = Deadline(time.time() + 50, lambda: time.time() + 7200)
     with moving.watched(said.append):
-        give_up = time.monotonic() + 20
+        give_up = time.monotonic() + 60
         while not said and time.monotonic() < give_up:
             time.sleep(0.01)
     assert moving.left_s > 7000
-    assert said[0] == "the limit of the allocation was moved: this run is over in 120.0 min"
+    assert re.fullmatch(r"the limit of the allocation was moved: this run is over in 1[12]\d\.\d min", said[0])
 
 
 def test_a_slurm_that_does_not_answer_changes_nothing():
@@ -57,8 +59,9 @@ def test_the_allocation_is_asked_again_later():
 
 
 @pytest.mark.parametrize(("left_s", "least_s", "most_s"), [(86_400, 270, 330), (400, 90, 110), (50, 27, 40), (5, 1, 3)])
-def test_looks_are_few_and_one_comes_before_the_end(left_s, least_s, most_s):
-    assert least_s <= Deadline(time.time() + left_s)._pause_s() <= most_s
+def test_looks_are_few_and_one_comes_before_the_end(left_s, least_s, most_s, monkeypatch):
+    monkeypatch.setattr(deadline, "time", SimpleNamespace(time=lambda: 1e9))
+    assert least_s <= Deadline(1e9 + left_s)._pause_s() <= most_s
 
 
 def test_a_worker_elsewhere_gets_the_time_as_it_is():

@@ -16,7 +16,6 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("name", "results"),
     [("chain", ("results/pick", "results/stations")), ("multimodal", ("results",)), ("tables", ("results",))],

@@ -16,6 +16,7 @@ import yaml
 
 import s1batch
 from tests.archives import pick_job, write_archive
+from tests.faults.runs import PATIENCE_S, held, written
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,19 +30,20 @@ def job(tmp_path, monkeypatch):
     return path
 
 
-def start(job, *options):
-    command = [sys.executable, "-m", "s1batch", "run", str(job), "-o", str(job.parent / "out"), *options]
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ, stderr=subprocess.PIPE, text=True)
+def start(job, **variables):
+    command = [sys.executable, "-m", "s1batch", "run", str(job), "-o", str(job.parent / "out")]
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **variables}, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for_answers(job, process):
-    """Wait until some answers, but not all of them, are in a journal."""
-    give_up = time.monotonic() + 60
-    while time.monotonic() < give_up and process.poll() is None:
-        journals = (job.parent / "out" / "journal").glob("*")
-        if sum(path.stat().st_size for path in journals if path.exists()) > 10_000:
-            return
+def start_and_wait(job):
+    """Start a run and wait until some answers, but not all of them, are on file; it waits then to be released."""
+    process = start(job, **held(100, job.parent / "released"))
+    give_up = time.monotonic() + PATIENCE_S
+    while written(job.parent / "out") < 10_000:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < give_up, "waited in vain"
         time.sleep(0.005)
+    return process
 
 
 def rows(path):
@@ -49,8 +51,7 @@ def rows(path):
 
 
 def test_sigkill_in_the_middle_then_run_again(job):
-    process = start(job)
-    wait_for_answers(job, process)
+    process = start_and_wait(job)
     process.kill()
     process.wait()
     process.stderr.close()
@@ -67,7 +68,6 @@ def test_sigkill_in_the_middle_then_run_again(job):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_twenty_kills_at_random_moments(job):
     dice = random.Random(1)
     for _ in range(20):
@@ -83,13 +83,16 @@ def test_twenty_kills_at_random_moments(job):
     assert rows(job.parent / "out").equals(rows(whole.path))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGTERM, signal.SIGUSR2))],
+)
 def test_a_signal_ends_in_good_order_with_75(job, number):
-    process = start(job)
-    wait_for_answers(job, process)
+    process = start_and_wait(job)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 75
+    (job.parent / "released").touch()
+    _, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 75, said
     assert "run the same command to go on" in said
     asked = (job.parent / "asked").read_text().split()
     known = s1batch.open_results(job.parent / "out").scan(unfinished=True).collect().height

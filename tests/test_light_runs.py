@@ -34,7 +34,7 @@ def test_questions_about_a_table_need_no_data_frames(tmp_path):
         (tmp_path / "job.yaml").write_text(json.dumps(job))
         command = [sys.executable, "-c", RUN, "run", str(tmp_path / "job.yaml"), "-o", str(tmp_path / "out")]
         for said in ("300 chunks in 3 parts", "nothing to do"):
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
             assert said in done.stderr
             assert "300 rows for 300 chunks" in done.stdout
             assert done.stdout.splitlines()[-1] == "[]"

@@ -77,7 +77,7 @@ items = st.builds(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(entries, min_size=1, max_size=5), st.lists(items, max_size=5))
 def test_entries_and_items_come_back_unchanged(planned: list[PlanEntry], found: list[InventoryItem]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -156,13 +156,15 @@ class TestGoingOn:
         monkeypatch.setattr("s1batch.assembly.REPLAY_IN_FLIGHT", 1)
         thread = threading.Thread(target=first)
         thread.start()
-        assert going.wait(20)
+        assert going.wait(200)
         try:
             with pytest.raises(LockedError):
                 s1batch.run(pick_job(archive, "slowly"), tmp_path / "out")
         finally:
             stop.set()
             thread.join()
+        monkeypatch.undo()
+        monkeypatch.setenv("ASKED", str(tmp_path / "asked"))
         results = s1batch.run(pick_job(archive, "slowly"), tmp_path / "out")
         assert results.summary.outcomes == {"ok": 58}
         asked = (tmp_path / "asked").read_text().split()

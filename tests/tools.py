@@ -37,7 +37,7 @@ def fail() -> None:
 
 def hang() -> None:
     """Hang."""
-    HOLD.wait(20)
+    HOLD.wait(600)
 
 
 def large() -> str:

@@ -79,6 +79,20 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def refresh_listing(folder: Path) -> None:
+    """Make sure that what other hosts did to a folder is seen.
+
+    Network file systems may list a folder from memory for up to a minute (NFS: `acdirmax`). Who changes it learns that
+    it is not what it was, so a file is made and removed.
+
+    Raises:
+        OSError: As the system reports it.
+    """
+    path = temporary_path(folder / "listing", ProcessIdentity.current())
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    path.unlink(missing_ok=True)
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder with its parents.
 
@@ -126,8 +140,29 @@ def publish(temporary: Path, target: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-    os.replace(temporary, target)
+    rename(temporary, target)
     fsync_folder(target.parent)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file another name, at once and in the place of what has it.
+
+    A network file system asks again when an answer was lost, and may then find no such file, because it was renamed by
+    the first request (NFS). So that error counts only where the target is another file.
+
+    Raises:
+        OSError: As the system reports it.
+    """
+    wanted = os.stat(source)
+    try:
+        os.replace(source, target)
+    except FileNotFoundError as error:
+        try:
+            found = os.stat(target)
+        except FileNotFoundError:
+            raise error from None
+        if (found.st_dev, found.st_ino) != (wanted.st_dev, wanted.st_ino):
+            raise
 
 
 def write_atomic(target: Path, data: bytes) -> None:

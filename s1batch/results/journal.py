@@ -17,6 +17,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,10 +109,18 @@ def _record_at(data: bytes, position: int) -> bytes | None:
 
 
 class JournalFlusher:
-    """Flushes the open journals of one store to the disk, from one thread, many records at once."""
+    """Flushes the open journals of one store to the disk, from one thread, many records at once.
 
-    def __init__(self, every_s: float = FLUSH_EVERY_S) -> None:
+    Args:
+        every_s: Pause between two flushes.
+        call: Entered around each, so that one that hangs is noticed.
+    """
+
+    def __init__(
+        self, every_s: float = FLUSH_EVERY_S, call: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
         self._every_s = every_s
+        self._call = call
         self._wake = threading.Condition()
         self._dirty: set[Journal] = set()
         self._closed = False
@@ -158,10 +167,14 @@ class JournalFlusher:
                 self._dirty.clear()
                 if not batch and self._closed:
                     return
-            failed = [journal for journal in batch if not journal.flush()]
+            failed = [journal for journal in batch if not self._flush(journal)]
             with self._wake:
                 if not self._closed:
                     self._dirty.update(failed)
+
+    def _flush(self, journal: Journal) -> bool:
+        with self._call():
+            return journal.flush()
 
 
 class Journal:
@@ -233,23 +246,24 @@ class Journal:
             handle = os.dup(self._handle)
             named, self._named = self._named, True
         try:
-            os.fsync(handle)
-            if not named:
-                fsync_folder(self.path.parent)
+            try:
+                os.fsync(handle)
+                if not named:
+                    fsync_folder(self.path.parent)
+            finally:
+                os.close(handle)  # which reports what could not be written later, too
         except OSError as error:
             with self._lock:
                 self._failure = self._failure or error
-        finally:
-            os.close(handle)
         return self._failure is None
 
     def discard(self) -> None:
-        """Close without flushing: the records are elsewhere already."""
+        """Close without flushing: the records are elsewhere already, or will be."""
         self._flusher.forget(self)
-        with self._lock:
-            if self._handle is not None:
-                os.close(self._handle)
-                self._handle = None
+        with self._lock, suppress(OSError):
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                os.close(handle)
 
     def close(self) -> None:
         """Flush and close; a second call does nothing.
@@ -260,10 +274,14 @@ class Journal:
         self.flush()
         self._flusher.forget(self)
         with self._lock:
-            if self._handle is not None:
-                os.close(self._handle)
-                self._handle = None
-                self._raise_failure()
+            handle, self._handle = self._handle, None
+            if handle is None:
+                return
+            try:
+                os.close(handle)
+            except OSError as error:
+                self._failure = self._failure or error
+            self._raise_failure()
 
     def _open_handle(self) -> int:
         if self._handle is None:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from blake3 import blake3
 
 from s1batch.errors import ResultsError
+from s1batch.results.atomic import rename
 from s1batch.results.content_digest import DIGEST_BYTES, content_digest
 from s1batch.results.layout import Layout
 from s1batch.results.rows_file import reading
@@ -171,7 +172,7 @@ class LargeFileWriter:
             return
         digest = blake3(b"".join(self._digests)).hexdigest(length=8)
         self.path = self._layout.large_rows(self._folder, index.first, index.last, digest)
-        self._temporary.rename(self.path)
+        rename(self._temporary, self.path)
 
     def _end_group(self) -> None:
         if not self._waiting_rows:

@@ -17,8 +17,8 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ import orjson
 from s1batch.errors import LockedError
 from s1batch.results.atomic import make_folder, results_errors
 from s1batch.results.process import ProcessIdentity
+from s1batch.results.task_identity import TaskIdentity
 
 STALE_S = 60.0
 """A lease without a heartbeat for this long is stale."""
@@ -87,18 +88,23 @@ class Holder:
         process: The holder; None when the file says nothing readable.
         since_ns: When it was taken, by the holder's clock.
         touched_ns: Last heartbeat, by the file system's clock.
+        task: Name of the task of a batch system that the holder belongs to; empty outside of one.
+        restarts: How often that had been started again by then.
     """
 
     token: str
     process: ProcessIdentity | None
     since_ns: int
     touched_ns: int
+    task: str = ""
+    restarts: int = 0
 
     def __str__(self) -> str:
         if self.process is None:
             return "an unknown process"
         since = datetime.fromtimestamp(self.since_ns / 1e9, tz=UTC)
-        return f"process {self.process.pid} on {self.process.host} since {since:%Y-%m-%d %H:%M:%S} UTC"
+        within = f" in {self.task}" if self.task else ""
+        return f"process {self.process.pid} on {self.process.host}{within} since {since:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def read_holder(path: Path) -> Holder | None:
@@ -121,12 +127,14 @@ def read_holder(path: Path) -> Holder | None:
     if not isinstance(plain, dict) or not isinstance(plain.get("token"), str):
         # Just being written, or damaged: known by its inode until the holder has written it.
         return Holder(token=f"i{stat.st_ino}", process=None, since_ns=0, touched_ns=stat.st_mtime_ns)
-    since_ns = plain.get("since_ns")
+    since_ns, task, restarts = (plain.get(name) for name in ("since_ns", "task", "restarts"))
     return Holder(
         token=plain["token"],
         process=ProcessIdentity.from_plain(plain.get("process")),
         since_ns=since_ns if isinstance(since_ns, int) else 0,
         touched_ns=stat.st_mtime_ns,
+        task=task if isinstance(task, str) else "",
+        restarts=restarts if isinstance(restarts, int) else 0,
     )
 
 
@@ -186,6 +194,7 @@ class LeaseKeeper:
         identity: This process.
         stale_s: Age without heartbeat after which a lease is stale.
         heartbeat_s: Pause between two heartbeats.
+        call: Entered around each heartbeat, so that one that hangs is noticed.
     """
 
     def __init__(
@@ -196,12 +205,14 @@ class LeaseKeeper:
         identity: ProcessIdentity | None = None,
         stale_s: float = STALE_S,
         heartbeat_s: float = HEARTBEAT_S,
+        call: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._folder = folder
         self._clock = clock or FileSystemClock()
         self._identity = identity or ProcessIdentity.current()
         self._stale_s = stale_s
         self._heartbeat_s = heartbeat_s
+        self._call = call
         self._lock = threading.Lock()
         self._held: dict[str, Lease] = {}
         self._unreleased: dict[str, Lease] = {}
@@ -264,6 +275,21 @@ class LeaseKeeper:
         with suppress(OSError):
             self._release_again()
 
+    def free_dead(self, names: Iterable[str]) -> list[str]:
+        """Give back leases whose holders have died on this machine, and return their names.
+
+        Only here is that known; elsewhere one would wait until they are stale. Trouble with a file leaves it as it is.
+        """
+        freed = []
+        for name in names:
+            path = self._folder / f"{name}.json"
+            with suppress(OSError):
+                holder = read_holder(path)
+                dead = holder is not None and holder.process is not None and self._identity.knows_dead(holder.process)
+                if holder is not None and dead and self._remove(path, holder.token):
+                    freed.append(name)
+        return freed
+
     def close(self) -> None:
         """Give all leases back and end the thread."""
         self._stop.set()
@@ -282,7 +308,14 @@ class LeaseKeeper:
 
     def _create(self, name: str, path: Path) -> Lease | None:
         token = secrets.token_hex(8)
-        content = {"token": token, "process": self._identity.plain(), "since_ns": time.time_ns()}
+        task = TaskIdentity.here()
+        content = {
+            "token": token,
+            "process": self._identity.plain(),
+            "since_ns": time.time_ns(),
+            "task": task.name,
+            "restarts": task.restarts,
+        }
         try:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
@@ -331,7 +364,7 @@ class LeaseKeeper:
             return False
         holder = read_holder(path)
         if holder is not None and holder.token == token:
-            path.unlink()
+            path.unlink(missing_ok=True)  # a request that a network file system sent twice finds nothing
         for guard in guards:
             guard.unlink(missing_ok=True)
         return True
@@ -371,7 +404,7 @@ class LeaseKeeper:
                 held = list(self._held.values())
             for lease in held:
                 # A heartbeat that fails once is tried again; a lease that goes stale meanwhile shows as lost then.
-                with suppress(OSError):
+                with suppress(OSError), self._call():
                     lease.beat()
-            with suppress(OSError):
+            with suppress(OSError), self._call():
                 self._release_again()

@@ -109,7 +109,8 @@ class PartWriter:
         self._flusher = flusher
         self._on_close = on_close
         self._patience = patience
-        self._lock = threading.RLock()
+        self._disk = threading.RLock()  # held while something is written, which may take as long as the disk likes
+        self._lock = threading.Lock()  # held for moments, while rows and turns change or are looked at
         self._journal: Journal | None = None
         self._is_aside = False  # what was appended may be lost with its journal
         self._appended: dict[str, list[bytes]] = {}  # turns by chunk; nothing for one that has its row
@@ -152,13 +153,14 @@ class PartWriter:
             raise ValueError(f"a row of part {row.part} was given to part {self.part}")
         fitted = self._schema.fit(row)
         payload = self._schema.row_to_json(fitted)
-        with self._lock:
+        with self._disk:
             known = self._rows.get(fitted.chunk_key)
             if known is not None:
                 return known
             self._put(payload)
-            self._rows[fitted.chunk_key] = fitted
-            self._turns.drop(fitted.chunk_key)
+            with self._lock:
+                self._rows[fitted.chunk_key] = fitted
+                self._turns.drop(fitted.chunk_key)
             self._appended[fitted.chunk_key] = []
             return fitted
 
@@ -175,7 +177,7 @@ class PartWriter:
             ValueError: The part is finished, which is a mistake in the program.
         """
         payload = turn_payload(chunk_key, number, turn)
-        with self._lock:
+        with self._disk:
             self._put(payload)
             self._appended.setdefault(chunk_key, []).append(payload)
 
@@ -200,7 +202,7 @@ class PartWriter:
         self._patience.through(partial(self._finish, order))
 
     def _finish(self, order: Sequence[str]) -> None:
-        with self._lock:
+        with self._disk:
             if self._closed:
                 raise ValueError(f"part {self.part} is closed")
             self._check_complete(order)
@@ -217,7 +219,7 @@ class PartWriter:
         Raises:
             ResultsError: What was appended could not be flushed to the disk.
         """
-        with self._lock:
+        with self._disk:
             if self._closed:
                 return
             self._closed = True
@@ -225,14 +227,16 @@ class PartWriter:
             if not self.finished:
                 self._patience.through(self._end_journal)
         finally:
-            with self._lock:
+            with self._disk:
                 self._set_aside()
             self._on_close(self)
 
     def _put(self, payload: bytes) -> None:
-        """Hand one record to the system; the caller holds the lock."""
+        """Hand one record to the system; the caller holds the disk."""
         if self._closed or self.finished:
             raise ValueError(f"part {self.part} is {'closed' if self._closed else 'finished'}")
+        if self._lease.lost:
+            self._lease.check()  # another run asks these questions already
         self._open_journal().append(payload)
 
     def _open_journal(self) -> Journal:
@@ -262,7 +266,7 @@ class PartWriter:
 
     def _mended(self, journal: Journal) -> bool:
         """Begin another journal where one could not be flushed; called in the background."""
-        with self._lock:
+        with self._disk:
             if self._closed or journal is not self._journal:
                 return True
             try:
@@ -274,7 +278,7 @@ class PartWriter:
             return True
 
     def _end_journal(self) -> None:
-        with self._lock:
+        with self._disk:
             if self._is_aside:
                 self._open_journal()
             if self._journal is None:

@@ -1,9 +1,13 @@
-"""Waiting for the disk of a results folder that is full, read-only or out of reach, and comes back.
+"""Waiting for the disk of a results folder that is full, read-only, out of reach or silent, and comes back.
 
 Whoever cannot write waits for a bounded time and tries again. While anybody waits, one thread writes a small file
 beside the journals, again and again; only when that succeeds are the others let on, so that a thousand answers that
-wait cost no more than one, and an event loop touches no disk that does not answer. Answers stay in memory meanwhile,
-and nothing new is asked (`is_away`), which bounds what is lost if the disk stays away.
+wait cost no more than one. Event loops write through a thread of their own, and never touch the disk. Answers stay in
+memory meanwhile, and nothing new is asked (`is_away`), which bounds what is lost if the disk stays away.
+
+A disk that does not answer at all (NFS, mounted hard, whose server is gone) reports nothing: calls hang. Short ones are
+watched (`call`). A thread that hangs in the kernel cannot be called back, so a process that belongs to the run alone is
+ended when the patience is over; any other one can only wait on.
 """
 
 from __future__ import annotations
@@ -13,12 +17,16 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
 from s1batch.errors import StorageAway
 from s1batch.results.atomic import temporary_path
+from s1batch.results.calls import SILENT_S, CallsUnderWay
 from s1batch.results.process import ProcessIdentity
+from s1batch.results.storage_thread import StorageThread
+from s1batch.wording import count
 
 T = TypeVar("T")
 
@@ -47,6 +55,10 @@ class Patience:
         say: Receives a line when the disk goes away, and one when it is back.
         stopped: Says that nobody shall wait any more.
         look_every_s: Pause between two looks.
+        silent_s: A short call that takes longer says that the disk does not answer.
+        end_process: Ends the process, with a line that says why, when a disk has not answered for `patience_s`, or for
+            `grace_s` since the run was stopped; None: it may not be ended, and waits on.
+        grace_s: See there.
 
     Attributes:
         lost: Rows and turns that could not be stored in the end.
@@ -60,6 +72,9 @@ class Patience:
         *,
         stopped: Callable[[], bool] = lambda: False,
         look_every_s: float = LOOK_EVERY_S,
+        silent_s: float = SILENT_S,
+        end_process: Callable[[str], None] | None = None,
+        grace_s: float = 0.0,
     ) -> None:
         self._folder = folder
         self._patience_s = patience_s
@@ -71,12 +86,23 @@ class Patience:
         self._back_at = -_QUIET_S
         self._latest = float("inf")
         self._closed = threading.Event()
+        self._silent_s = silent_s
+        self._end_process = end_process
+        self._grace_s = grace_s
+        self._silent_since: float | None = None
+        self._stopped_at: float | None = None
+        self._calls = CallsUnderWay(self._listen)
+        self._thread = StorageThread(self.call)
         self.lost = 0
 
     @property
     def is_away(self) -> bool:
-        """Whether somebody could not write, and the disk is not back."""
-        return self._since is not None
+        """Whether somebody could not write, or hangs, and the disk is not back."""
+        return self._since is not None or self._silent_since is not None
+
+    def call(self) -> AbstractContextManager[None]:
+        """Watch a short call of the disk for the length of a block."""
+        return self._calls.call()
 
     def by(self, deadline: float) -> None:
         """Let nobody wait beyond a moment of the monotonic clock."""
@@ -85,6 +111,8 @@ class Patience:
     def close(self) -> None:
         """Look no more."""
         self._closed.set()
+        self._calls.close()
+        self._thread.close()
 
     def through(self, do: Callable[[], T]) -> T:
         """Do something that writes; as long as the disk is away, wait and do it again. Blocks the thread.
@@ -102,7 +130,7 @@ class Patience:
                     time.sleep(_POLL_S)
 
     async def through_async(self, do: Callable[[], T]) -> T:
-        """Do the same on an event loop, for something whose write is small; what is given up on is counted as lost.
+        """Do the same for an event loop, in a thread, for a write that is small; what is given up on counts as lost.
 
         Raises:
             StorageAway: The disk stayed away.
@@ -111,7 +139,7 @@ class Patience:
         try:
             while True:
                 try:
-                    return do()
+                    return await self._thread.do(do)
                 except StorageAway as error:
                     give_up = self._failed(error, give_up)
                     while not self._is_over(error, give_up):  # noqa: ASYNC110  (a thread looks, and knows no loop)
@@ -141,7 +169,7 @@ class Patience:
         Raises:
             StorageAway: To try no more.
         """
-        if not self.is_away:
+        if self._since is None:
             return True
         if self._stopped():
             self.by(time.monotonic())
@@ -149,6 +177,42 @@ class Patience:
             return False
         self.by(time.monotonic())  # what others hold is not stored either
         raise StorageAway(f"{error} (run.storage_patience_s: {self._patience_s:g} s)") from error
+
+    # ------------------------------------------------------------------------------------ what hangs
+
+    def _listen(self, oldest_s: float) -> None:
+        """Look whether the disk answers; called every second."""
+        now = time.monotonic()
+        if oldest_s < self._silent_s:
+            if (since := self._silent_since) is not None:
+                self._silent_since = None
+                self._say(f"the results folder answers again after {now - since:.0f} s; going on")
+            return
+        if self._silent_since is None:
+            self._silent_since = now - oldest_s
+            waiting = count(self._thread.waiting, "answer")
+            self._say(
+                f"waiting up to {self._patience_s:g} s, asking nothing new: {self._folder.parent} does not answer for "
+                f"{oldest_s:.0f} s now; {waiting} in memory"
+            )
+        if self._stopped() and self._stopped_at is None:
+            self._stopped_at = now
+        ends = self._silent_since + max(self._patience_s, self._silent_s)
+        if self._stopped_at is not None:
+            ends = min(ends, self._stopped_at + self._grace_s)
+        if now >= min(ends, max(self._latest, self._silent_since + self._silent_s)):
+            self._give_up(f"{self._folder.parent} has not answered for {now - self._silent_since:.0f} s")
+
+    def _give_up(self, what: str) -> None:
+        self.by(time.monotonic())
+        text = (
+            f"{what}; see to its file system, then run again to go on (run.storage_patience_s: {self._patience_s:g} s)"
+        )
+        self._thread.give_up(lambda: StorageAway(text))
+        if self._end_process is not None:
+            self._end_process(text)
+
+    # ------------------------------------------------------------------------------------ what fails
 
     def _look(self, began: float) -> None:
         while not self._closed.wait(self._look_every_s):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,35 @@ from s1batch.results.atomic import results_errors
 from s1batch.results.journal import read_journal
 from s1batch.results.journal_turns import is_turn
 from s1batch.results.layout import Layout
-from s1batch.results.lease import Holder, read_holder
+from s1batch.results.lease import STALE_S, Holder, read_holder
 from s1batch.results.part_files import PartFiles
 from s1batch.results.part_writer import part_journals
+from s1batch.results.process import ProcessIdentity
 from s1batch.results.rows_file import naming_damage
 from s1batch.results.store import ResultsStore
+from s1batch.times import format_ns
 
 RATE_OVER_S = 600.0
 """The rate is that of the last ten minutes of work, so that pauses between runs do not count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostHolder:
+    """A process that left leases behind and works no more.
+
+    Attributes:
+        holder: Its oldest lease.
+        why: How that is known, for a person.
+        free: Whether others may take its parts already, wherever they run.
+    """
+
+    holder: Holder
+    why: str
+    free: bool
+
+    def __str__(self) -> str:
+        free = "its parts are free" if self.free else f"its parts are free {STALE_S:g} s after its last sign of life"
+        return f"{self.holder}: {self.why}; {free}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +58,9 @@ class Status:
         parts: Planned parts.
         finished: Parts with their file of rows.
         begun: Unfinished parts with a journal.
-        leased: Parts that someone works on, as far as lease files say.
-        holders: Who, as text.
+        leased: Parts with a lease: those that someone works on, and those of the lost.
+        holders: Who is at work, each process once.
+        lost: Who left leases behind, likewise.
         rows: Rows in finished parts and in journals.
         journal_rows: How many of them are in journals.
         outcomes: Rows by outcome and reason (empty when there is none), most frequent first.
@@ -53,7 +77,8 @@ class Status:
     finished: int
     begun: int
     leased: int
-    holders: tuple[str, ...]
+    holders: tuple[Holder, ...]
+    lost: tuple[LostHolder, ...]
     rows: int
     journal_rows: int
     outcomes: tuple[tuple[str, str, int], ...]
@@ -68,6 +93,21 @@ class Status:
     def complete(self) -> bool:
         """Whether every part is finished."""
         return self.finished == self.parts
+
+    def without_ended(self, tasks: Mapping[str, str]) -> Status:
+        """Return the same, with processes of tasks that are over among the lost.
+
+        Args:
+            tasks: Names of tasks that have no process any more, with what is known of them.
+        """
+        now_ns = time.time_ns()
+        ended = [
+            LostHolder(holder=holder, why=tasks[holder.task], free=_is_silent(holder, now_ns))
+            for holder in self.holders
+            if holder.task in tasks
+        ]
+        at_work = tuple(holder for holder in self.holders if holder.task not in tasks)
+        return replace(self, holders=at_work, lost=(*self.lost, *ended))
 
 
 _TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens")
@@ -114,13 +154,15 @@ def _count(plan: PlanStore, layout: Layout, store: ResultsStore | None) -> Statu
         written += [(when, int(sizes[part]) if part < len(sizes) else 0) for part, when in files.written_ns()]
     planned_ns = _mtime_ns(layout.plan())
     holders = _holders(layout)
+    at_work, lost = _judged(_first_of_each(holders))
     return Status(
         chunks=plan.chunks(),
         parts=plan.parts(),
         finished=len(finished),
         begun=len(begun),
         leased=len(holders),
-        holders=tuple(sorted(map(str, _first_of_each(holders)))),
+        holders=at_work,
+        lost=lost,
         rows=outcomes.total(),
         journal_rows=journal_rows,
         outcomes=tuple((outcome, reason, count) for (outcome, reason), count in outcomes.most_common()),
@@ -181,6 +223,34 @@ def _first_of_each(holders: list[Holder]) -> list[Holder]:
     for holder in sorted(holders, key=lambda each: each.since_ns):
         found.setdefault(holder.process or holder.token, holder)
     return list(found.values())
+
+
+def _judged(holders: list[Holder]) -> tuple[tuple[Holder, ...], tuple[LostHolder, ...]]:
+    """Tell those who are at work from those who left leases behind, as far as files and this machine know."""
+    here, now_ns = ProcessIdentity.current(), time.time_ns()
+    starts = Counter[str]()
+    for holder in holders:
+        starts[holder.task] = max(starts[holder.task], holder.restarts)
+    at_work, lost = [], []
+    for holder in sorted(holders, key=str):
+        silent = _is_silent(holder, now_ns)
+        why = None
+        if holder.process is not None and here.knows_dead(holder.process):
+            why = "it has ended"
+        elif holder.task and holder.restarts < starts[holder.task]:
+            why = f"{holder.task} was started again since"
+        elif silent:
+            why = f"no sign of life since {format_ns(holder.touched_ns // 10**9 * 10**9)}"
+        if why is None:
+            at_work.append(holder)
+        else:
+            lost.append(LostHolder(holder=holder, why=why, free=silent))
+    return tuple(at_work), tuple(lost)
+
+
+def _is_silent(holder: Holder, now_ns: int) -> bool:
+    """Whether the last sign of life is too old; by this machine's clock, because whoever only looks writes no file."""
+    return now_ns - holder.touched_ns >= STALE_S * 1e9
 
 
 def _mtime_ns(path: Path) -> int:

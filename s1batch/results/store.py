@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from s1batch.errors import LockedError, ResultsError
 from s1batch.records import Outcome, Row, Turn
-from s1batch.results.atomic import clean_temporaries, make_folder, results_errors
+from s1batch.results.atomic import clean_temporaries, make_folder, refresh_listing, results_errors
 from s1batch.results.journal import JournalFlusher, read_journal
 from s1batch.results.journal_turns import OpenTurns
 from s1batch.results.layout import Layout
@@ -63,9 +63,11 @@ class ResultsStore:
         self.patience = patience or Patience(self.layout.journals)
         # A folder that cannot be made is a wrong one.
         opening = partial(open_schema, self.layout, schema)
-        self.schema = self.patience.through(opening) if self.layout.schema.exists() else opening()
-        self._keeper = LeaseKeeper(self.layout.leases, clock=clock)
-        self._flusher = JournalFlusher()
+        with self.patience.call():
+            begun = self.layout.schema.exists()
+        self.schema = self.patience.through(opening) if begun else opening()
+        self._keeper = LeaseKeeper(self.layout.leases, clock=clock, call=self.patience.call)
+        self._flusher = JournalFlusher(call=self.patience.call)
         self._open: set[PartWriter] = set()
         self._listed: tuple[tuple[int, int], PartFiles] | None = None
 
@@ -161,7 +163,21 @@ class ResultsStore:
     def _settle(self) -> None:
         settle(self.layout)
         make_folder(self.layout.rows)
+        self._refresh()
         self.tidy()
+
+    def refresh(self) -> None:
+        """Make sure that rows are seen which other hosts have just written.
+
+        Raises:
+            ResultsError: The folders cannot be written.
+        """
+        self.patience.through(self._refresh)
+
+    def _refresh(self) -> None:
+        for folder in (self.layout.rows, self.layout.journals):
+            with results_errors(folder):
+                refresh_listing(folder)
 
     def open_part(self, part: int) -> PartWriter:
         """Take the lease of a part and load what is answered of it, by any writer.
@@ -180,6 +196,8 @@ class ResultsStore:
             self._keeper.release(lease)
 
         try:
+            with results_errors(self.layout.journals):
+                refresh_listing(self.layout.journals)
             stored = self._stored(part)
             rows = None if stored is None else self._rows_of(stored, part)
             writer = PartWriter(self.layout, self.schema, part, lease, self._flusher, on_close, self.patience, rows)

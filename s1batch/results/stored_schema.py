@@ -34,7 +34,10 @@ def open_schema(layout: Layout, schema: RowSchema | None) -> RowSchema:
     if schema is None:
         return stored
     differences = stored.differences(schema.arrow)
-    if differences:
+    if differences and not layout.run.exists():
+        with results_errors(path):
+            write_table(path, schema.arrow.empty_table())  # the plan of the job before was refused; nothing was asked
+    elif differences:
         raise ConflictError(
             f"{layout.root} holds rows with other columns: {'; '.join(differences)}; "
             "go back to the job that made them, or choose another output folder"

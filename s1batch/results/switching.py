@@ -20,7 +20,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from s1batch.results.atomic import fsync_folder, make_folder, results_errors
+from s1batch.results.atomic import fsync_folder, make_folder, rename, results_errors
 from s1batch.results.layout import Layout
 from s1batch.results.part_files import list_rows
 
@@ -39,10 +39,10 @@ def exchange(one: Path, other: Path) -> bool:
     """
     # As os.rename does, so that whoever audits a process sees this step, too.
     sys.audit("os.rename", os.fspath(one), os.fspath(other), -1, -1)
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is None:
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
         return False
-    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
         return True
     number = ctypes.get_errno()
     if number in _CANNOT:
@@ -78,8 +78,8 @@ def switch(layout: Layout, *, keep: bool = False) -> None:
         if keep:
             (layout.rows / _KEEP).touch()
         if not exchange(layout.rows, layout.new_rows):
-            layout.rows.rename(layout.old_rows)
-            layout.new_rows.rename(layout.rows)
+            rename(layout.rows, layout.old_rows)
+            rename(layout.new_rows, layout.rows)
         fsync_folder(layout.root)
     settle(layout)
 
@@ -99,7 +99,7 @@ def settle(layout: Layout) -> None:
         if not layout.rows.is_dir() and layout.old_rows.is_dir():
             # Killed between the two renames: what is new had been checked whole.
             source = layout.new_rows if layout.new_rows.is_dir() else layout.old_rows
-            source.rename(layout.rows)
+            rename(source, layout.rows)
             fsync_folder(layout.root)
         left = unsettled(layout)
         if not left:
@@ -122,5 +122,5 @@ def _dispose(layout: Layout, folder: Path) -> None:
     make_folder(layout.originals)
     numbers = [int(name) for name in os.listdir(layout.originals) if name.isdigit()]
     target = layout.originals / f"{max(numbers, default=0) + 1:04d}"
-    folder.rename(target)
+    rename(folder, target)
     (target / _KEEP).unlink(missing_ok=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from s1batch.errors import ResultsError
 from s1batch.slurm.client import Slurm, SlurmError
+from s1batch.slurm.earlier import recorded_jobs
 from s1batch.slurm.folder import submissions
-from s1batch.slurm.submitting import lost_jobs
 
 Say = Callable[[str], None]
 
@@ -41,7 +41,7 @@ def cancel(
     scripts = slurm.queued_scripts()
     if scripts is None:
         raise SlurmError("squeue cannot be asked what is in the queue; try again")
-    jobs = [job for folder in folders for job in (*folder.read_jobs().all, *lost_jobs(folder, scripts))]
+    jobs = [job for folder in folders for job in recorded_jobs(folder, scripts).all]
     queued = slurm.queue(jobs)
     if queued is None:
         raise SlurmError("squeue cannot be asked what is in the queue; try again")

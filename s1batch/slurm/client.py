@@ -21,6 +21,8 @@ from s1batch.slurm.flags import OWN
 PATIENCE_S = 30.0
 """How long one of Slurm's programs may take."""
 
+_JOBS_AT_ONCE = 100
+
 DEFAULT_MAX_ARRAY_SIZE = 1001
 """Slurm's own default."""
 
@@ -40,6 +42,9 @@ ENDED = frozenset(
 )
 """States from which a job does not come back on its own."""
 
+WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "SUSPENDED"})
+"""States in which a job does not run, but will, or may when somebody lets it."""
+
 
 class SlurmError(S1BatchError):
     """Slurm refused, or cannot be asked."""
@@ -53,8 +58,9 @@ class JobState:
         job: Number of the job, or of the array.
         index: Index in the array; None for a job of its own.
         state: As Slurm spells it: PENDING, RUNNING, ...
-        reason: Why it waits; empty when it does not.
-        node: Where it runs.
+        reason: Why it waits, or why it ended; empty when Slurm says nothing.
+        node: Where it runs, or ran.
+        exit_code: How it ended, as Slurm writes it, `CODE:SIGNAL`; empty when that is not known.
     """
 
     job: str
@@ -62,6 +68,12 @@ class JobState:
     state: str
     reason: str = ""
     node: str = ""
+    exit_code: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has not begun, or has to begin again."""
+        return self.state in WAITING
 
     @property
     def ended(self) -> bool:
@@ -118,7 +130,11 @@ class SlurmPrograms:
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         # Variables overrule the lines of a script; times come in one format.
         own = {"SBATCH_" + name.upper().replace("-", "_") for name in (*OWN, "array-inx")}
-        self._environment = {name: value for name, value in environment.items() if name not in own}
+        # A job that is submitted from a task of an array would inherit that task's name.
+        array = "SLURM_ARRAY_"
+        self._environment = {
+            name: value for name, value in environment.items() if name not in own and not name.startswith(array)
+        }
         self._environment["SLURM_TIME_FORMAT"] = "standard"
 
     def max_array_size(self) -> int | None:
@@ -143,14 +159,21 @@ class SlurmPrograms:
     def queue(self, jobs: Sequence[str]) -> list[JobState] | None:
         """Return what is in the queue of these jobs; None when Slurm cannot be asked."""
         found: list[JobState] = []
-        for job in jobs:
-            # One at a time: a number that is no longer known would hide the others.
+        for number in range(0, len(jobs), _JOBS_AT_ONCE):
+            some = jobs[number : number + _JOBS_AT_ONCE]
             try:
-                said = self._call("squeue", "--noheader", "--array", "--jobs", job, "--format=%F|%K|%T|%r|%N")
+                said = self._call(
+                    "squeue", "--noheader", "--array", "--jobs", ",".join(some), "--format=%F|%K|%T|%r|%N"
+                )
             except SlurmError as error:
-                if "Invalid job id" in str(error):
-                    continue
-                return None
+                if "Invalid job id" not in str(error):
+                    return None
+                # A single number that is no longer known is an error; of several, those are left out.
+                each = [] if len(some) == 1 else [self.queue([job]) for job in some]
+                if any(states is None for states in each):
+                    return None
+                found += [state for states in each for state in states or []]
+                continue
             found += [_queued(line) for line in said.splitlines() if line.count("|") == 4]
         return found
 
@@ -168,11 +191,11 @@ class SlurmPrograms:
 
     def accounted(self, jobs: Sequence[str]) -> list[JobState] | None:
         """Return what accounting knows of these jobs; None where there is no accounting."""
-        fields = "--format=JobID,State,NodeList"
+        fields = "--format=JobID,State,NodeList,ExitCode"
         said = self._answer("sacct", "--noheader", "--parsable2", "--allocations", fields, "--jobs", ",".join(jobs))
         if said is None:
             return None
-        found = [_accounted(line) for line in said.splitlines() if line.count("|") == 2]
+        found = [_accounted(line) for line in said.splitlines() if line.count("|") == 3]
         return [each for each in found if each is not None]
 
     def remembered(self, job: str) -> list[JobState] | None:
@@ -186,12 +209,16 @@ class SlurmPrograms:
             fields = _fields(line)
             index = fields.get("ArrayTaskId", "")
             if "JobState" in fields and (not index or index.isdigit()):
-                number = fields.get("ArrayJobId") or fields["JobId"]
-                node = fields.get("NodeList", "").replace("(null)", "")
-                state = JobState(
-                    job=number, index=int(index) if index else None, state=fields["JobState"].split()[0], node=node
+                found.append(
+                    JobState(
+                        job=fields.get("ArrayJobId") or fields["JobId"],
+                        index=int(index) if index else None,
+                        state=fields["JobState"],
+                        reason=_reason(fields.get("Reason", "")),
+                        node=fields.get("NodeList", "").replace("(null)", ""),
+                        exit_code=fields.get("ExitCode", ""),
+                    )
                 )
-                found.append(state)
         return found
 
     def cancel(self, jobs: Sequence[str]) -> None:
@@ -246,19 +273,24 @@ def _queued(line: str) -> JobState:
         job=job,
         index=int(index) if index.isdigit() else None,
         state=state,
-        reason="" if reason == "None" else reason,
+        reason=_reason(reason),
         node=node,
     )
 
 
 def _accounted(line: str) -> JobState | None:
-    name, state, node = line.split("|")
+    name, state, node, code = line.split("|")
     job, _, index = name.partition("_")
     if index and not index.isdigit():
         return None  # tasks that wait are one line, `123_[4-7]`; the queue knows them one by one
     found = state.split()[0] if state else "UNKNOWN"  # "CANCELLED by 1000"
     place = "" if node == "None assigned" else node
-    return JobState(job=job, index=int(index) if index else None, state=found, node=place)
+    return JobState(job=job, index=int(index) if index else None, state=found, node=place, exit_code=code)
+
+
+def _reason(said: str) -> str:
+    # That a job has ended with another exit code than 0 says less than the code itself.
+    return "" if said in ("None", "(null)", "NonZeroExitCode") else said
 
 
 def _fields(line: str) -> dict[str, str]:

@@ -1,13 +1,15 @@
 """The closing job: what came of a submission, proved from the files.
 
 It depends on the arrays "after any end", because a dependency on success would wait for ever behind one failed task.
-So it looks itself whether anything is missing, and says of each such shard what its task said last.
+So it looks itself whether anything is missing, and says of each such shard what its task said last. What a later
+submission has at work is left to that one's closing job, which begins when this one has ended.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,11 @@ from s1batch.errors import LockedError
 from s1batch.results.layout import Layout
 from s1batch.results.patience import Patience
 from s1batch.slurm.client import Slurm
-from s1batch.slurm.folder import SubmissionFolder
+from s1batch.slurm.folder import SubmissionFolder, submissions
 from s1batch.slurm.progress import parts_done
-from s1batch.slurm.state import SubmissionState, submission_state
-from s1batch.slurm.state_report import submission_lines
+from s1batch.slurm.shards import incomplete_shards
+from s1batch.slurm.state import SubmissionState, submission_state, submitted_later
+from s1batch.slurm.state_report import shard_line, submission_lines
 from s1batch.wording import count
 
 Say = Callable[[str], None]
@@ -62,11 +65,13 @@ def close_submission(
         if done.complete:
             patience.through(partial(_tidy, results, say))
         found.update(_proof(results, say))
-        missing = [shard.shard for shard in state.shards if shard.standing != "complete"]
+        missing = incomplete_shards(done.parts, done.finished, spec.shards)
         if missing:
             found["incomplete_shards"] = missing
-            found["said"] = f"{count(len(missing), 'shard')} not complete: submit again to go on"
-    for line in submission_lines(state, folder):
+            found["shards"] = [shard_line(shard, folder) for shard in state.shards if shard.shard in missing]
+            again = {shard.shard for shard in state.shards if shard.standing == "again"}.intersection(missing)
+            found["said"] = _what_to_do(len(again), len(missing) - len(again), _later(folder))
+    for line in submission_lines(replace(state, closing=None), folder):
         say(line)
     say(found["said"])
     patience.through(partial(folder.write_closing, found))
@@ -81,11 +86,35 @@ def _settled(
     results = Path(folder.read_spec().results)
     waited_s = 0.0
     while True:
-        state = submission_state(folder, parts_done(results), slurm)
+        later = submitted_later(folder, _later(folder))
+        state = submission_state(folder, parts_done(results), slurm, later=later)
         if not state.live or waited_s >= patience_s:
             return state
         sleep(_LOOK_EVERY_S)
         waited_s += _LOOK_EVERY_S
+
+
+def _later(folder: SubmissionFolder) -> list[SubmissionFolder]:
+    """Return the submissions into the same results that were made after one."""
+    return [each for each in submissions(folder.root.parent.parent) if each.root.name > folder.root.name]
+
+
+def _what_to_do(again: int, lost: int, later: Sequence[SubmissionFolder]) -> str:
+    """Return for a person what becomes of shards that are not complete.
+
+    Args:
+        again: How many of them a later submission has.
+        lost: How many others there are, of this submission or an earlier one.
+        later: The later submissions.
+    """
+    words = []
+    if lost:
+        words.append(f"{count(lost, 'shard')} not complete: submit again to go on")
+    if again:
+        jobs = [job for each in later for job in each.read_jobs().arrays]
+        them = f"{'job' if len(jobs) == 1 else 'jobs'} {', '.join(jobs)}"
+        words.append(f"{count(again, 'shard')} submitted again since, and left to {them}")
+    return "; ".join(words)
 
 
 def _tidy(results: Path, say: Say) -> None:

@@ -91,6 +91,15 @@ class SubmissionFolder:
         """The script of an array."""
         return self.root / f"array-{number}.sh"
 
+    @property
+    def closing_log(self) -> Path:
+        """What the closing job printed."""
+        return self.logs / "closing.log"
+
+    def log(self, task: str) -> Path:
+        """What a task printed, by its name."""
+        return self.logs / f"{task}.log"
+
     def note(self, shard: int) -> Path:
         """What the task of a shard said of itself."""
         return self.root / "shards" / f"shard-{shard:05d}.json"

@@ -16,7 +16,8 @@ from s1batch.results.layout import Layout
 from s1batch.results.lease import LeaseKeeper
 from s1batch.results.store import SUBMIT
 from s1batch.slurm.client import Slurm
-from s1batch.slurm.submitting import SubmitOptions, check_alone
+from s1batch.slurm.earlier import check_alone
+from s1batch.slurm.submitting import SubmitOptions
 from s1batch.stopping import Stop, at_once
 
 Say = Callable[[str], None]
@@ -42,6 +43,8 @@ def check_results(loaded: LoadedJob, results: Path, say: Say) -> None:
 def make_ready(loaded: LoadedJob, options: SubmitOptions, slurm: Slurm, say: Say, stop: Stop) -> None:
     """Do once, before anything is submitted, what the tasks must not do each; see `prepare_results`.
 
+    Where that changes the plan or rows, no task may be at work: it would not know, or do it again.
+
     Raises:
         ConflictError: The results are of another job.
         LockedError: An earlier submission into the same results may still run, or another one is being made.
@@ -50,6 +53,7 @@ def make_ready(loaded: LoadedJob, options: SubmitOptions, slurm: Slurm, say: Say
     """
     results = options.results(loaded)
     with LeaseKeeper(Layout(results).leases) as keeper, keeper.lease(SUBMIT):
-        check_alone(results, slurm)
+        if options.extend or options.retry or not Layout(results).plan().exists():
+            check_alone(results, slurm)
         with at_once(stop):
             prepare_results(loaded, results, say=say, stop=stop, extend=options.extend, retried=options.retry)

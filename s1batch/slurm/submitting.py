@@ -1,4 +1,8 @@
-"""From a job to arrays in the queue: only shards that are not complete, all of them or none, and one at a time."""
+"""From a job to arrays in the queue: only shards that are not complete and that no earlier submission has at work.
+
+All arrays of a submission come into the queue, or none. Who submits holds a lease while it looks and submits, so that
+no two take the same shard.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import secrets
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,14 +27,14 @@ from s1batch.results.layout import Layout
 from s1batch.results.lease import LeaseKeeper
 from s1batch.results.store import SUBMIT
 from s1batch.slurm.client import DEFAULT_MAX_ARRAY_SIZE, Slurm, SlurmError
+from s1batch.slurm.earlier import Earlier, earlier_at_work, left_lines, left_to
 from s1batch.slurm.flags import Flags, closing_flags, joined, seconds_of
-from s1batch.slurm.folder import SubmissionFolder, new_name, submissions
+from s1batch.slurm.folder import SubmissionFolder, new_name
 from s1batch.slurm.progress import parts_done
 from s1batch.slurm.script import array_script, closing_script
 from s1batch.slurm.shards import array_slices, incomplete_shards
 from s1batch.slurm.site import SlurmSite
 from s1batch.slurm.spec import SubmissionSpec, SubmittedJobs
-from s1batch.slurm.state import submission_state
 from s1batch.wording import count
 
 Say = Callable[[str], None]
@@ -80,7 +84,7 @@ class SubmitOptions:
     retry: tuple[Outcome, ...] = ()
 
     @property
-    def changes_results(self) -> bool:
+    def prepares_results(self) -> bool:
         """Whether something is done to the results before anything is submitted."""
         return self.plan or self.extend or bool(self.retry)
 
@@ -97,15 +101,43 @@ class Prepared:
         spec: What its scripts say.
         arrays: The scripts of its arrays.
         closing: The script of its closing job; None when there is none.
+        max_array_size: The site's.
+        parallel: Most tasks at a time.
     """
 
     spec: SubmissionSpec
     arrays: tuple[str, ...]
     closing: str | None
+    max_array_size: int
+    parallel: int | None
+
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """The shards that are submitted, in order."""
+        return tuple(sorted(shard for array in self.spec.arrays for shard in array.shards))
+
+    def without(self, left: Collection[int]) -> Prepared | None:
+        """Return the submission without shards that others have at work; None when nothing is left of it.
+
+        Raises:
+            UsageError: There are more arrays than tasks that may run at a time.
+        """
+        mine = [shard for shard in self.shards if shard not in left]
+        if not mine:
+            return None
+        return self._of(replace(self.spec, arrays=array_slices(mine, self.max_array_size, self.parallel)))
+
+    def named_now(self) -> Prepared:
+        """Return the submission with a name of now: names sort in the order in which submissions were made."""
+        name = new_name(time.time(), secrets.token_hex(2))
+        return self._of(replace(self.spec, name=name, folder=str(Layout(Path(self.spec.results)).slurm / name)))
+
+    def _of(self, spec: SubmissionSpec) -> Prepared:
+        return replace(self, spec=spec, arrays=_scripts(spec), closing=closing_script(spec) if spec.closing else None)
 
 
 def prepare(loaded: LoadedJob, options: SubmitOptions, site: SlurmSite, slurm: Slurm, say: Say) -> Prepared | None:
-    """Make the scripts of a submission; nothing is written.
+    """Make the scripts of a submission of all shards that are not complete; nothing is written.
 
     Returns:
         The submission; None when every shard is complete.
@@ -129,9 +161,7 @@ def prepare(loaded: LoadedJob, options: SubmitOptions, site: SlurmSite, slurm: S
         if not shards:
             return None
         if len(shards) < options.shards:
-            say(
-                f"{count(len(shards), 'shard')} of {options.shards} to submit: the others are complete, or hold no part"
-            )
+            say(f"{count(len(shards), 'shard')} of {options.shards} to do: the others are complete, or hold no part")
     size = slurm.max_array_size()
     if size is None:
         size = DEFAULT_MAX_ARRAY_SIZE
@@ -167,21 +197,58 @@ def prepare(loaded: LoadedJob, options: SubmitOptions, site: SlurmSite, slurm: S
         extended=options.extend,
         retried=options.retry,
     )
-    scripts = tuple(array_script(spec, number) for number in range(len(spec.arrays)))
-    return Prepared(spec=spec, arrays=scripts, closing=closing_script(spec) if spec.closing else None)
+    return Prepared(
+        spec=spec,
+        arrays=_scripts(spec),
+        closing=closing_script(spec) if spec.closing else None,
+        max_array_size=size,
+        parallel=parallel,
+    )
 
 
-def submit(prepared: Prepared, slurm: Slurm, say: Say) -> SubmittedJobs:
-    """Submit what was prepared; when a script is refused, what was submitted before it is cancelled.
+def _scripts(spec: SubmissionSpec) -> tuple[str, ...]:
+    return tuple(array_script(spec, number) for number in range(len(spec.arrays)))
+
+
+def beside(prepared: Prepared, earlier: Sequence[Earlier], say: Say) -> Prepared:
+    """Return what is left to submit beside earlier submissions that may still run.
 
     Raises:
-        LockedError: An earlier submission into the same results may still run, or another one is being made.
+        LockedError: Nothing is, or the job is cut into another number of shards there.
+    """
+    results = Path(prepared.spec.results)
+    left = left_to(earlier, prepared.spec.shards, results)
+    lines = left_lines(earlier, prepared.shards)
+    rest = prepared.without(left)
+    if rest is None:
+        raise LockedError(
+            f"{results}: nothing left to submit: {'; '.join(lines)}; wait for it (`s1batch status {results}`) or end "
+            f"it (`s1batch cancel {results}`)"
+        )
+    for line in lines:
+        say(line)
+    return rest
+
+
+def submit(prepared: Prepared, slurm: Slurm, say: Say) -> SubmissionSpec:
+    """Submit what was prepared, but for what earlier submissions have at work.
+
+    When a script is refused, what was submitted before it is cancelled. The closing job waits for the earlier
+    submissions, too, and for their closing jobs: so the last one finds everything, and no two are at work at once.
+
+    Returns:
+        What was submitted.
+
+    Raises:
+        LockedError: Earlier submissions have everything at work, or another one is being made.
         SlurmError: Slurm refused, or cannot be asked.
     """
-    spec = prepared.spec
-    results, folder = Path(spec.results), SubmissionFolder(Path(spec.folder))
+    results = Path(prepared.spec.results)
     with LeaseKeeper(Layout(results).leases) as keeper, keeper.lease(SUBMIT):
-        check_alone(results, slurm)
+        earlier = earlier_at_work(results, slurm)
+        prepared = beside(prepared, earlier, say).named_now()
+        spec, folder = prepared.spec, SubmissionFolder(Path(prepared.spec.folder))
+        others = tuple(job for each in earlier for job in each.jobs)
         folder.create(spec, prepared.arrays, prepared.closing)
         jobs = SubmittedJobs()
         try:
@@ -190,7 +257,7 @@ def submit(prepared: Prepared, slurm: Slurm, say: Say) -> SubmittedJobs:
                 jobs = replace(jobs, arrays=(*jobs.arrays, job), at=time.time())
                 folder.write_jobs(jobs)
             if prepared.closing is not None:
-                closing = slurm.submit(folder.closing_script, after=jobs.arrays)
+                closing = slurm.submit(folder.closing_script, after=(*jobs.arrays, *others))
                 jobs = replace(jobs, closing=closing, at=time.time())
                 folder.write_jobs(jobs)
         except BaseException:
@@ -200,42 +267,9 @@ def submit(prepared: Prepared, slurm: Slurm, say: Say) -> SubmittedJobs:
     for number, job in enumerate(jobs.arrays):
         say(f"array {job}: {count(len(spec.arrays[number].indices), 'shard')} of {spec.shards}")
     if jobs.closing is not None:
-        say(f"job {jobs.closing}: verifies when they have ended")
-    return jobs
-
-
-def check_alone(results: Path, slurm: Slurm) -> None:
-    """Make sure that no earlier submission into the same results may still run.
-
-    Raises:
-        LockedError: One may.
-        SlurmError: Slurm cannot be asked.
-    """
-    earlier = list(submissions(results))
-    if not earlier:
-        return
-    done = parts_done(results)
-    scripts = slurm.queued_scripts()
-    if scripts is None:
-        raise SlurmError(f"{results}: squeue cannot be asked whether an earlier submission still runs; try again")
-    for folder in earlier:
-        lost = lost_jobs(folder, scripts)
-        state = submission_state(folder, done, slurm)
-        if lost or (state.jobs.arrays and state.live):
-            jobs = ", ".join((*state.jobs.arrays, *lost))
-            at_work = sum(shard.live for shard in state.shards)
-            raise LockedError(
-                f"{results}: submission {folder.root.name} (job {jobs}) is not over yet: {count(at_work, 'shard')} "
-                f"of it may still run; wait for it (`s1batch status {results}`) or end it (`s1batch cancel {results}`)"
-            )
-
-
-def lost_jobs(folder: SubmissionFolder, scripts: dict[str, str]) -> list[str]:
-    """Return jobs in the queue that run a submission's scripts and were never recorded: submit was killed meanwhile."""
-    recorded = folder.read_jobs().all
-    return sorted(
-        job for job, script in scripts.items() if job not in recorded and script.startswith(f"{folder.root}/")
-    )
+        behind = f" and {'job' if len(others) == 1 else 'jobs'} {', '.join(others)}" if others else ""
+        say(f"job {jobs.closing}: verifies when they{behind} have ended")
+    return spec
 
 
 def dry_run_lines(prepared: Prepared) -> list[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from s1batch.errors import BudgetSpent, Interrupted, OutOfTime, ResultsError, S1BatchError, StorageAway
+from s1batch.results.task_identity import TaskIdentity
 from s1batch.slurm.client import Slurm, SlurmError, SlurmPrograms
 from s1batch.slurm.folder import ShardNote, SubmissionFolder
 from s1batch.stopping import Stop
@@ -19,31 +19,6 @@ Say = Callable[[str], None]
 
 LEASE_PATIENCE_S = 180.0
 """How long a task waits for leases of a node that was lost: they are stale after 60 s without a heartbeat."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskIdentity:
-    """Which task this process is.
-
-    Attributes:
-        name: `ARRAY_INDEX`, or the number of a job of its own; empty outside of Slurm. To requeue a task, it must be
-            named so: the last task of an array has the array's own number, and that would requeue all of them.
-        restarts: How often Slurm has started it again.
-        node: Where it runs.
-    """
-
-    name: str
-    restarts: int
-    node: str
-
-    @classmethod
-    def here(cls, environment: Mapping[str, str] = os.environ) -> TaskIdentity:
-        """Return what the environment says."""
-        array, index = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
-        name = f"{array}_{index}" if array and index else environment.get("SLURM_JOB_ID", "")
-        restarts = environment.get("SLURM_RESTART_COUNT", "")
-        node = environment.get("SLURMD_NODENAME") or os.uname().nodename
-        return cls(name=name, restarts=int(restarts) if restarts.isdigit() else 0, node=node)
 
 
 class TaskReport:

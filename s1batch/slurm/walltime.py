@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 
 from s1batch.deadline import Deadline
+from s1batch.results.task_identity import TaskIdentity
 from s1batch.slurm.client import Slurm, SlurmPrograms
-from s1batch.slurm.task import TaskIdentity
 
 RESERVE_S = 30.0
 """How long before the end of an allocation a run is over: journals are flushed, leases given back, the task requeued.

@@ -80,5 +80,6 @@ def worker_command(spec: WorkerScript) -> str:
         *([f"--interface {shlex.quote(spec.interface)}"] if spec.interface else []),
         *([f"--local-directory {spec.local_directory}"] if spec.local_directory else []),
         "--no-dashboard",
+        "--preload-nanny s1batch.workers.forking",
     ]
     return " \\\n    ".join(words)

@@ -107,6 +107,7 @@ def step_command(allocation: Allocation, each: int, threads: int, scheduler: str
         "--memory-limit=0",
         f"--death-timeout={site.death_timeout_s}",
         "--no-dashboard",
+        "--preload-nanny=s1batch.workers.forking",
         *([f"--interface={site.interface}"] if site.interface else []),
         *([f"--local-directory={os.path.expandvars(site.local_directory)}"] if site.local_directory else []),
     ]

@@ -19,6 +19,7 @@ from s1batch.errors import UsageError
 from s1batch.jobfile import LoadedJob
 from s1batch.part_gate import most_open_parts
 from s1batch.wording import count
+from s1batch.workers.forking import forking
 from s1batch.workers.lifetime import Lifetime
 
 CONNECT_TIMEOUT_S = 30
@@ -32,6 +33,9 @@ SETTINGS = {
     "distributed.deploy.lost-worker-timeout": "1000 days",
     # Dask keeps the last messages for its developers, with the tasks that are in them: of 1000 of them, 150 MB.
     "distributed.admin.low-level-log-length": 100,
+    # Lost workers after which a part is run alone. Dask's own 3 more would cost three more workers for each chunk that
+    # ends them, and answers on their way with every one.
+    "distributed.scheduler.allowed-failures": 1,
 }
 """Dask's, for clusters and clients of a run's own."""
 
@@ -124,10 +128,17 @@ def local(loaded: LoadedJob, workers: int | None, parts: int, say: Callable[[str
     most = workers or max(1, (os.cpu_count() or 2) // 2)
     threads = threads_of(parts, most, parts_at_once(loaded, most))
     with ExitStack() as stack:
-        stack.enter_context(dask.config.set(SETTINGS))
+        stack.enter_context(dask.config.set({**SETTINGS, **forking()}))
         with _ctrl_c_is_for_the_client():
             cluster = stack.enter_context(
-                LocalCluster(n_workers=most, threads_per_worker=threads, processes=True, dashboard_address=":0")
+                LocalCluster(
+                    n_workers=most,
+                    threads_per_worker=threads,
+                    processes=True,
+                    dashboard_address=":0",
+                    # That of this moment: the process that is copied may be there since an earlier run.
+                    env=dict(os.environ),
+                )
             )
             client = stack.enter_context(Client(cluster, set_as_default=False))
         stack.enter_context(client.as_current())

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from distributed import WorkerPlugin
@@ -18,6 +19,8 @@ from s1batch.deadline import Deadline
 from s1batch.errors import Interrupted, OutOfTime, S1BatchError
 from s1batch.part_runner import PartSummary
 from s1batch.process_settings import give_back_memory, settle_process
+from s1batch.results.layout import Layout
+from s1batch.results.lease import LeaseKeeper
 from s1batch.scheduler import PartTask
 from s1batch.session import Session, SessionSetup, SessionStats
 from s1batch.workers.lifetime import Lifetime
@@ -70,6 +73,7 @@ class SessionPlugin(WorkerPlugin):
         self._share = self._setup.share
         self._running = 0
         self._session: Session | None = None
+        self._free_parts_of_the_dead()
 
     def teardown(self, worker: Any) -> None:
         """Called by Dask when the worker ends."""
@@ -106,7 +110,8 @@ class SessionPlugin(WorkerPlugin):
             self._session.stop(**self._how_to_stop)
 
     def share_with(self, sessions: int) -> None:
-        """Say how many sessions share the engine's endpoints from now on."""
+        """Say how many sessions share the engine's endpoints from now on: workers have come or gone."""
+        self._free_parts_of_the_dead()
         self._share = sessions
         if self._session is not None:
             self._session.share_with(sessions)
@@ -119,6 +124,10 @@ class SessionPlugin(WorkerPlugin):
     def stats(self) -> SessionStats | None:
         """Return the session's counters, if a part has opened it."""
         return self._session.stats() if self._session is not None else None
+
+    def _free_parts_of_the_dead(self) -> None:
+        # Called on the worker's event loop, which shall not wait for a disk.
+        threading.Thread(target=free_parts_of_the_dead, args=(self._setup.results,), daemon=True).start()
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -164,6 +173,17 @@ class SessionPlugin(WorkerPlugin):
                 workers=[worker.address], close_workers=False, remove=True, stimulus_id=f"s1batch-leaves-{time.time()}"
             )
         await worker.close(nanny=True, reason="s1batch-worker-leaves")
+
+
+def free_parts_of_the_dead(results: Path) -> None:
+    """Give back the parts of workers that have died on this machine, where alone that is known.
+
+    Workers on other nodes have taken over their tasks, and would else wait for a minute until the leases are stale.
+    """
+    layout = Layout(results)
+    with suppress(OSError), LeaseKeeper(layout.leases) as keeper:
+        names = [layout.lease_name(path.name) for path in layout.leases.glob("part-*.json")]
+        keeper.free_dead([name for name in names if name is not None])
 
 
 async def _until(holds: Callable[[], bool], timeout_s: float = math.inf) -> None:

@@ -25,10 +25,12 @@ from s1batch.session import SessionSetup, SessionStats
 from s1batch.stopping import Ending, StopSign
 from s1batch.workers.calls import Died, read_mark, run_alone, run_one, stop_worker, tell_worker, worker_stats
 from s1batch.workers.crew import Crew, parts_at_once
+from s1batch.workers.keys import Keys
 from s1batch.workers.plugin import Leaves
 from s1batch.workers.suspects import GIVEN_UP_IN_A_ROW, TRIES, Suspect
 
 LOOK_EVERY_S = 2.0
+"""How often workers are asked for their counters; where there is a budget, whenever a result may have come."""
 
 
 @dataclass(slots=True)
@@ -131,7 +133,7 @@ class Submission:
         if self._error is None and self._left:
             self._crew.want(self._left)
             self._crew.look(len(alive), self._left)
-        self._next_look = time.monotonic() + LOOK_EVERY_S
+        self._next_look = time.monotonic() + (LOOK_EVERY_S if budget is None else POLL_S)
 
     def _check_stop(self) -> None:
         if self._stop.is_set() and self._error is None:
@@ -164,11 +166,10 @@ class Submission:
 
     def _together(self, tasks: Sequence[PartTask]) -> list[PartTask]:
         """Run parts, at most two for each place that workers have, and return those that lost worker after worker."""
-        token = secrets.token_hex(4)
+        keys = Keys()
         waiting, given_back = iter(tasks), deque[PartTask]()
         running: dict[Any, PartTask] = {}
         lost: list[PartTask] = []
-        begun = 0
         while True:
             self._check_stop()
             if self._error is not None:
@@ -177,17 +178,16 @@ class Submission:
             room = 2 * self._sessions * min(width, self._crew.threads or width)
             batch = list(islice(chain(_taken(given_back), waiting), max(room - len(running), 0)))
             if batch:
-                # One group of keys, whose tasks the scheduler keeps back until a worker has room for them.
-                keys = [(f"s1batch-part-{token}", number) for number in range(begun, begun + len(batch))]
-                begun += len(batch)
                 # One message for all of them: a `submit` for each took twice the CPU.
-                running.update(zip(self._client.map(self._run_one, batch, key=keys, pure=False), batch, strict=True))
+                own = [keys.take() for _ in batch]
+                running.update(zip(self._client.map(self._run_one, batch, key=own, pure=False), batch, strict=True))
             self.most_submitted = max(self.most_submitted, len(running))
             if not running:
                 return lost
             for future, ended in self._results(self._ended(running)):
                 task = running.pop(future)
                 future.release()
+                keys.give_back(future.key)
                 if isinstance(ended, KilledWorker):
                     lost.append(task)
                 elif isinstance(ended, PartSummary):

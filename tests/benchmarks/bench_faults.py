@@ -25,7 +25,8 @@ from pathlib import Path
 import polars as pl
 
 from tests.benchmarks.harness import load, table
-from tests.slurm.cluster import CannotRun, Cluster
+from tests.debian import CannotRun
+from tests.slurm.cluster import Cluster
 from tests.slurm.small_disk import SmallDisk
 from tests.slurm.submitted import Submitted
 
@@ -74,10 +75,10 @@ class Scene:
         """Return the name of a task."""
         return f"{self.job.last.read_jobs().arrays[0]}_{index}"
 
-    def again(self) -> None:
-        """Submit what is missing once nothing is in the queue."""
-        numbers = ",".join(self.job.last.read_jobs().all)
-        self.job.until(lambda: not self.cluster.call("squeue", "-h", "-j", numbers).strip(), "the end")
+    def again(self, index: int) -> None:
+        """Submit a shard again as soon as its task has left the queue, while the other one goes on."""
+        name = self.name_of(index)
+        self.job.until(lambda: name not in self.cluster.call("squeue", "-h", "-r", "-o", "%i").split(), "the end")
         self.job.submit(SHARDS, *self._options, ANSWER_S=self._answer_s)
 
     def ended(self, name: str, hit: Sequence[int], since: float | None = None) -> Fault:
@@ -139,7 +140,7 @@ def cancelled(scene: Scene) -> Fault:
     scene.begin("--sbatch", "nodelist=n1")
     scene.cluster.call("scancel", scene.name_of(1))
     since = time.time() + 1.5  # answers on their way are waited for
-    scene.again()
+    scene.again(1)
     return scene.ended("scancel, submitted again", [1], since)
 
 
@@ -148,7 +149,7 @@ def killed(scene: Scene) -> Fault:
     scene.begin("--sbatch", "nodelist=n1")
     os.kill(_process_of(scene.name_of(1)), signal.SIGKILL)
     since = time.time()
-    scene.again()
+    scene.again(1)
     return scene.ended("SIGKILL of a task, submitted again", [1], since)
 
 

@@ -17,7 +17,8 @@ from datetime import datetime
 from pathlib import Path
 
 from tests.benchmarks.harness import load, table
-from tests.slurm.cluster import NODES, CannotRun, Cluster
+from tests.debian import CannotRun
+from tests.slurm.cluster import NODES, Cluster
 from tests.slurm.submitted import Submitted
 
 IN_FLIGHT = 8

@@ -19,7 +19,7 @@ def ask(url: str, text: str) -> int:
     body = json.dumps({"messages": [{"role": "user", "content": text}], "pad": " " * 256}).encode()
     request = urllib.request.Request(f"{url}/v1/chat/completions", body, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=100) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         error.close()
@@ -58,7 +58,7 @@ def test_a_request_without_a_question_is_none_of_the_prompts():
             f"{server.url}/v1/chat/completions", b'{"messages": []}', {"Content-Type": "application/json"}
         )
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(request, timeout=10)
+            urllib.request.urlopen(request, timeout=100)
         caught.value.close()
         assert server.stats()["requests"] == 0
 
@@ -77,4 +77,4 @@ def test_it_ends_with_whoever_started_it():
         assert process.stdin is not None
         assert process.stdout.readline().startswith("http://127.0.0.1:")
         process.stdin.close()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=100) == 0

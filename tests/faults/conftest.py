@@ -6,7 +6,7 @@ import pytest
 
 import s1batch
 from tests.archives import pick_job, write_archive
-from tests.faults.runs import rows, write_job
+from tests.faults.runs import held, rows, write_job
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +26,20 @@ def job(archive, tmp_path, monkeypatch):
     monkeypatch.setenv("ASKED", str(tmp_path / "asked"))
     engine = {"kind": "replay", "function": "tests.answers:slowly", "model": "tests.answers:loudest"}
     return write_job(tmp_path, pick_job(archive, engine=engine, run={"part_chunks": 16, "parts_in_flight": 2}))
+
+
+@pytest.fixture
+def hold(tmp_path, monkeypatch):
+    """Hold the answers of runs and clusters that are started from now on back, from one question on, until released."""
+
+    class Hold:
+        released = tmp_path / "released"
+
+        def __call__(self, number):
+            for name, value in held(number, self.released).items():
+                monkeypatch.setenv(name, value)
+
+        def release(self):
+            self.released.touch()
+
+    return Hold()

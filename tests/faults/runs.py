@@ -27,6 +27,8 @@ MARK = "S1BATCH_TEST_RUN"
 TIMINGS = ("seconds", "attempts")
 CHUNKS = 312
 """Windows in the archive of the fixture of that name."""
+PATIENCE_S = 250.0
+"""How long something may take that comes soon on a machine with nothing else to do."""
 
 
 @dataclass(kw_only=True)
@@ -37,7 +39,7 @@ class Run:
     mark: str
     said: str = ""
 
-    def wait(self, timeout_s: float = 90.0) -> int:
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
         """Wait for the end and return the exit code; what it printed is in `said`."""
         out, err = self.process.communicate(timeout=timeout_s)
         self.said = out + err
@@ -46,13 +48,15 @@ class Run:
     def kill(self, whole: bool = True) -> None:
         """SIGKILL the process, or its whole group, and wait until all its children are gone too."""
         if whole:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended by itself
+                os.killpg(self.process.pid, signal.SIGKILL)
         else:
             self.process.kill()
-        self.process.communicate()
+        out, err = self.process.communicate()
+        self.said = out + err
         self.wait_for_children()
 
-    def wait_for_children(self, timeout_s: float = 20.0) -> None:
+    def wait_for_children(self, timeout_s: float = PATIENCE_S) -> None:
         """Wait until no process of the run is left.
 
         Raises:
@@ -65,12 +69,16 @@ class Run:
             time.sleep(0.02)
 
     def workers(self) -> list[int]:
-        """Return the Dask workers of the run."""
-        return [
-            pid
-            for pid, command in processes_of(self.mark).items()
-            if pid != self.process.pid and "spawn_main" in command
-        ]
+        """Return the Dask workers of the run: copies of a process that is a child of it."""
+        copies = [pid for pid, command in processes_of(self.mark).items() if "forkserver" in command]
+        return [pid for pid in copies if _parent(pid) in copies]
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None  # it has just ended
 
 
 def processes_of(mark: str) -> dict[int, str]:
@@ -96,14 +104,16 @@ def start(
     out: Path | None = None,
     env: Mapping[str, str] | None = None,
     sabotage: Mapping[str, Any] | None = None,
+    inside: Sequence[str] = (),
 ) -> Run:
-    """Start `s1batch run`."""
+    """Start `s1batch run`; `inside` are words in front of the command."""
     mark = secrets.token_hex(8)
     environment = {**os.environ, MARK: mark, "PYTHONPATH": str(ROOT), **(env or {})}
     if sabotage is not None:
         environment["PYTHONPATH"] = f"{SABOTAGE}{os.pathsep}{ROOT}"
         environment["SABOTAGE"] = orjson.dumps(dict(sabotage), default=str).decode()
-    command = [sys.executable, "-m", "s1batch", "run", str(job), "-o", str(out or job.parent / "out"), *options]
+    program = [sys.executable, "-m", "s1batch"]
+    command = [*inside, *program, "run", str(job), "-o", str(out or job.parent / "out"), *options]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -117,7 +127,7 @@ def start(
     return Run(process=process, mark=mark)
 
 
-def run(job: Path, *options: str, timeout_s: float = 90.0, **how: Any) -> Run:
+def run(job: Path, *options: str, timeout_s: float = PATIENCE_S, **how: Any) -> Run:
     """Run to the end; no process may be left behind."""
     running = start(job, *options, **how)
     try:
@@ -152,11 +162,46 @@ def stored(path: Path) -> pl.DataFrame:
         return pl.DataFrame(schema={"chunk_key": pl.String, "text": pl.String, "fingerprint": pl.String})
 
 
-def wait_for_journal(path: Path, run: Run, nbytes: int = 5_000, timeout_s: float = 60.0) -> None:
-    """Wait until journals and finished parts have grown to a size in bytes, or the run has ended."""
+def held(number: int, until: Path | str = "/never") -> dict[str, str]:
+    """Variables that hold answers back, from that question on of all that were noted, until a file is there.
+
+    What comes before fills journals with two thousand bytes for each answer.
+    """
+    return {"HELD": f"{number} {until}"}
+
+
+def wait_for_journal(path: Path, run: Run, nbytes: int = 5_000, timeout_s: float = PATIENCE_S) -> None:
+    """Wait until journals and finished parts have grown to a size in bytes.
+
+    Raises:
+        AssertionError: The run ended before, or they did not grow in time.
+    """
+    reached = has_grown(path, run, nbytes, timeout_s)
+    assert run.process.poll() is None, f"the run was over too early: {run.process.communicate()}"
+    assert reached, f"waited {timeout_s:g} s in vain"
+
+
+def has_grown(path: Path, run: Run, nbytes: int, timeout_s: float) -> bool:
+    """Wait until journals and finished parts have grown to a size in bytes; not if the run ends or time passes."""
     give_up = time.monotonic() + timeout_s
-    while time.monotonic() < give_up and run.process.poll() is None and written(path) < nbytes:
+    while time.monotonic() < give_up and run.process.poll() is None:
+        if written(path) >= nbytes:
+            return True
         time.sleep(0.005)
+    return False
+
+
+def wait_for_notes(asked: Path, run: Run, count: int = 1, timeout_s: float = PATIENCE_S) -> None:
+    """Wait until so many questions were noted.
+
+    Raises:
+        AssertionError: The run ended before, or they were not asked in time.
+    """
+    give_up = time.monotonic() + timeout_s
+    while not asked.exists() or len(asked.read_text().split()) < count:
+        assert run.process.poll() is None, f"the run was over too early: {run.process.communicate()}"
+        assert time.monotonic() < give_up, f"waited {timeout_s:g} s in vain"
+        time.sleep(0.02)
 
 
 def written(path: Path) -> int:
@@ -197,9 +242,9 @@ class Server:
 
 
 @contextmanager
-def serve(*options: str, log: Path | None = None) -> Iterator[Server]:
-    """Start a loopback server; `options` are those of `python -m tests.loopback`."""
-    command = [sys.executable, "-m", "tests.loopback", *options, *(["--log", str(log)] if log else [])]
+def serve(*options: str, log: Path | None = None, inside: Sequence[str] = ()) -> Iterator[Server]:
+    """Start a loopback server; `options` are those of `python -m tests.loopback`, `inside` words in front of it."""
+    command = [*inside, sys.executable, "-m", "tests.loopback", *options, *(["--log", str(log)] if log else [])]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     server = Server(url=process.stdout.readline().strip(), process=process, log=log or Path())
@@ -232,13 +277,13 @@ def ask_job(table: Path, engine: Mapping[str, Any], **changes: Any) -> dict[str,
 
 
 def http(*urls: str, **changes: Any) -> dict[str, Any]:
-    """Return an http engine over some endpoints, quick to give up."""
+    """Return an http engine over some endpoints, quick to ask again."""
     return {
         "kind": "http",
         "urls": list(urls),
         "max_in_flight": 16,
         "retry_base_s": 0.05,
-        "connect_timeout_s": 2.0,
-        "timeout_s": 2.0,
+        "connect_timeout_s": 20.0,
+        "timeout_s": 60.0,
         **changes,
     }

@@ -10,10 +10,12 @@ import orjson
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 import s1batch
+from s1batch.cli import main
 from s1batch.records import Request, Response
-from tests.faults.runs import ROOT, ask_job, http, run, serve, stored, write_job, write_table
+from tests.faults.runs import PATIENCE_S, ROOT, ask_job, http, run, serve, stored, write_job, write_table
 from tests.loopback import Reply, completion, prompt_text
 
 NASTY = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x1b[0m \x9b31m \u202eright to left\u202c \x00 \r\n\t\x08 ￾ \U000e0041"
@@ -50,8 +52,14 @@ def nasty(number: int, body: dict[str, Any]) -> Reply:
     return Reply(body=CASES[name][0])
 
 
-def s1batch_says(*arguments: str) -> bytes:
-    ended = subprocess.run([sys.executable, "-m", "s1batch", *arguments], cwd=ROOT, capture_output=True, timeout=60)
+def s1batch_says(*arguments: str, here: bool = True) -> bytes:
+    """Run a command, in this process or in one of its own; return what it wrote."""
+    if here:
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 0, done.output
+        return done.stdout_bytes
+    command = [sys.executable, "-m", "s1batch", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=PATIENCE_S)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
@@ -81,7 +89,7 @@ def test_every_answer_is_one_row_and_nothing_of_it_reaches_the_terminal(tmp_path
         assert not dangerous(s1batch_says(*arguments)), arguments
     for arguments in (("status", str(out)), ("verify", str(out))):
         assert not dangerous(s1batch_says(*arguments)), arguments
-    s1batch_says("export", str(out), str(tmp_path / "rows.csv"))
+    s1batch_says("export", str(out), str(tmp_path / "rows.csv"), here=False)
     assert pl.read_csv(tmp_path / "rows.csv", infer_schema=False).height == len(CASES)
 
 

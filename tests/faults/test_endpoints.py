@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 
 import polars as pl
@@ -62,6 +61,8 @@ TROUBLES = {
 
 
 QUICK = ("dead", "HTML everywhere", "closing in mid-body")
+PATIENCE = {"hanging": 4.0, "hanging everywhere": 4.0}
+"""Seconds that a request waits for an answer; where none must come in time, what comes at all comes in time."""
 
 
 @pytest.mark.parametrize(
@@ -75,15 +76,15 @@ def test_one_bad_endpoint_of_four_costs_no_row(trouble, good, undisturbed, tmp_p
     with ExitStack() as stack:
         bad = gone
         if (options := TROUBLES[trouble]) is not None:
-            bad = stack.enter_context(serve("--latency-s", "0.02", *ANSWER, *options)).url
-        began = time.monotonic()
-        results = s1batch.run(ask_job(table, http(bad, *urls), run=RUN), tmp_path / "out")
-        seconds = time.monotonic() - began
-    print(f"\none of four is {trouble}: {seconds:.1f} s for 400 rows")
+            bad = stack.enter_context(serve("--latency-s", "0.02", *ANSWER, *options, log=tmp_path / "bad")).url
+        engine = http(bad, *urls, timeout_s=PATIENCE.get(trouble, 60.0))
+        results = s1batch.run(ask_job(table, engine, run=RUN), tmp_path / "out")
+    asked = (tmp_path / "bad").read_text().split() if (tmp_path / "bad").exists() else []
+    print(f"\none of four is {trouble}: it was asked {len(asked)} of 400 questions")
     assert results.summary.outcomes == {"ok": 400}
     assert rows(tmp_path / "out").equals(expected)
     assert results.verify().ok
-    assert seconds < 60
+    assert len(asked) == len(set(asked)), "a request waited for it twice"
 
 
 @pytest.mark.slow
@@ -131,7 +132,7 @@ def test_failures_in_journals_of_unfinished_parts_are_asked_again_too(tmp_path):
     """A run that was cut short has failed rows in journals; `--retry failed` reaches them."""
     texts = [f"poison {number}" if number < 20 else f"stone {number}" for number in range(400)]
     table = write_table(tmp_path, texts)
-    with serve("--latency-s", "0.05", *ANSWER, "--script", "tests.faults.troubles:fussy") as server:
+    with serve("--latency-s", "0.05", *ANSWER, "--script", "tests.faults.troubles:fussy_then_silent") as server:
         port = server.url.rpartition(":")[2]
         job = write_job(tmp_path, ask_job(table, http(server.url, max_in_flight=8), run={"part_chunks": 400}))
         cut = start(job)
@@ -150,9 +151,10 @@ def test_when_all_endpoints_are_dead_the_run_ends_and_goes_on_later(how, tmp_pat
     """Exit 1 with one line, also when the servers still list their models; what was answered is not asked again."""
     table = write_table(tmp_path, [f"stone {number}" for number in range(600)])
     with ExitStack() as stack:
-        servers = [stack.enter_context(serve("--latency-s", "0.1", *ANSWER)) for _ in range(2)]
+        silent = ("--script", "tests.faults.troubles:then_silent")
+        servers = [stack.enter_context(serve("--latency-s", "0.1", *ANSWER, *silent)) for _ in range(2)]
         ports = [server.url.rpartition(":")[2] for server in servers]
-        engine = http(*(server.url for server in servers), max_in_flight=8, timeout_s=1.0, unavailable_after_s=3.0)
+        engine = http(*(server.url for server in servers), max_in_flight=8, timeout_s=5.0, unavailable_after_s=3.0)
         job = write_job(tmp_path, ask_job(table, engine, run={"part_chunks": 50}))
         running = start(job)
         wait_for_journal(tmp_path / "out", running)

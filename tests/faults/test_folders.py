@@ -14,7 +14,19 @@ from contextlib import contextmanager
 import pytest
 
 import s1batch
-from tests.faults.runs import CHUNKS, ROOT, one_line, rows, run, start, stored, wait_for_journal
+from tests.faults.runs import (
+    CHUNKS,
+    PATIENCE_S,
+    ROOT,
+    held,
+    one_line,
+    rows,
+    run,
+    start,
+    stored,
+    wait_for_journal,
+    wait_for_notes,
+)
 
 IMPATIENT = ("--set", "run.storage_patience_s=0")
 
@@ -31,8 +43,17 @@ def check_going_on(job, undisturbed, known=()):
     assert not repeated, f"{len(repeated)} answers on file were asked again"
 
 
+def said_until(running, words):
+    """Read what a run says until some words come; return it all."""
+    lines: list[str] = []
+    while words not in (line := running.process.stderr.readline()):
+        assert line, f"it ended without: {words}\n{''.join(lines)}"
+        lines.append(line)
+    return "".join([*lines, line])
+
+
 def killed_in_the_middle(job):
-    running = start(job)
+    running = start(job, env=held(100))
     wait_for_journal(job.parent / "out", running, 30_000)
     running.kill()
     assert running.process.returncode == -signal.SIGKILL
@@ -80,13 +101,15 @@ def test_half_written_files_of_dead_runs_are_no_rows_and_are_removed(job, undist
     assert [path for path in left if path.exists()] == []
 
 
-def test_a_full_disk_ends_the_run_with_a_line_and_space_lets_it_go_on(job, undisturbed):
+def test_a_full_disk_ends_the_run_with_a_line_and_space_lets_it_go_on(job, undisturbed, hold):
     """ENOSPC at every write, from some moment on."""
     flag = job.parent / "full"
+    hold(100)
     running = start(job, *IMPATIENT, sabotage={"full_flag": flag, "below": job.parent / "out"})
     wait_for_journal(job.parent / "out", running, 30_000)
     flag.touch()
-    assert running.wait(60) == 1, running.said
+    hold.release()
+    assert running.wait() == 1, running.said
     running.wait_for_children()
     assert "the disk is full" in one_line(running.said)
     known = stored(job.parent / "out")["fingerprint"]
@@ -95,22 +118,29 @@ def test_a_full_disk_ends_the_run_with_a_line_and_space_lets_it_go_on(job, undis
 
 
 @pytest.mark.parametrize(
-    ("trouble", "words"), [("full_flag", "the disk is full"), ("read_only_flag", "the file system is read-only")]
+    ("trouble", "words"),
+    [
+        ("full_flag", "the disk is full"),
+        pytest.param("read_only_flag", "the file system is read-only", marks=pytest.mark.slow),
+    ],
 )
-def test_a_disk_that_comes_back_is_waited_for_and_nothing_is_asked_twice(trouble, words, job, undisturbed):
+def test_a_disk_that_comes_back_is_waited_for_and_nothing_is_asked_twice(trouble, words, job, undisturbed, hold):
     """The run that was under way goes on by itself, and asks nothing while answers could not be stored."""
     flag, out, asked = job.parent / "flag", job.parent / "out", job.parent / "asked"
+    hold(100)
     running = start(job, sabotage={trouble: flag, "below": out})
     wait_for_journal(out, running, 30_000)
     flag.touch()
-    time.sleep(1.5)
+    hold.release()
+    said = said_until(running, "asking nothing new")
+    time.sleep(0.5)  # what was on its way to the engine
     meanwhile = asked.read_text()
     time.sleep(1.0)
     assert asked.read_text() == meanwhile, "questions were asked whose answers could not be stored"
     flag.unlink()
-    assert running.wait(60) == 0, running.said
+    assert running.wait() == 0, running.said
     running.wait_for_children()
-    assert words in running.said
+    assert words in said
     assert "the results folder can be written again after" in running.said
     assert rows(out).equals(undisturbed)
     assert s1batch.open_results(out).verify().ok
@@ -118,12 +148,14 @@ def test_a_disk_that_comes_back_is_waited_for_and_nothing_is_asked_twice(trouble
     assert len(fingerprints) == len(set(fingerprints)), "an answer was lost on the way"
 
 
-def test_a_disk_that_stays_away_ends_the_run_and_says_what_is_lost(job, undisturbed):
+def test_a_disk_that_stays_away_ends_the_run_and_says_what_is_lost(job, undisturbed, hold):
     flag, out = job.parent / "full", job.parent / "out"
+    hold(100)
     running = start(job, "--set", "run.storage_patience_s=2", sabotage={"full_flag": flag, "below": out})
-    wait_for_journal(out, running, 30_000)
+    wait_for_notes(job.parent / "asked", running, 100)  # which waits for its answer
     flag.touch()
-    assert running.wait(60) == 1, running.said
+    hold.release()
+    assert running.wait() == 1, running.said
     running.wait_for_children()
     assert "waiting up to 2 s, asking nothing new: " in running.said
     assert "the disk is full: free some space and run again to go on (run.storage_patience_s: 2 s)" in running.said
@@ -145,7 +177,8 @@ def test_files_that_may_not_grow_end_the_run_with_a_line(limit, job, undisturbed
         f"sys.argv = ['s1batch', 'run', {str(job)!r}, '-o', {str(job.parent / 'out')!r}];"
         "runpy.run_module('s1batch', run_name='__main__')"
     )
-    ended = subprocess.run([sys.executable, "-B", "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=90)
+    command = [sys.executable, "-B", "-c", program]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert ended.returncode == 1, ended.stderr
     one_line(ended.stderr)
     known = stored(job.parent / "out")
@@ -174,12 +207,9 @@ def test_a_file_system_that_gets_more_space_while_a_run_waits(size, job, undistu
     out.mkdir()
     with mounted("-t", "tmpfs", "-o", f"size={size}", "none", str(out)) as remount:
         running = start(job)
-        said = running.process.stderr
-        assert said is not None
-        while "waiting up to 300 s, asking nothing new" not in (line := said.readline()):
-            assert line, "it ended without waiting"
+        said_until(running, "waiting up to 300 s, asking nothing new")
         remount("size=64m")
-        assert running.wait(60) == 0, running.said
+        assert running.wait() == 0, running.said
         running.wait_for_children()
         assert "the results folder can be written again after" in running.said
         assert rows(out).equals(undisturbed)
@@ -189,13 +219,15 @@ def test_a_file_system_that_gets_more_space_while_a_run_waits(size, job, undistu
 
 
 @pytest.mark.slow
-def test_a_folder_that_turns_read_only_for_a_while(job, undisturbed):
+def test_a_folder_that_turns_read_only_for_a_while(job, undisturbed, hold):
     """EROFS at everything that changes the folder, from some moment on."""
     flag = job.parent / "read-only"
+    hold(100)
     running = start(job, *IMPATIENT, sabotage={"read_only_flag": flag, "below": job.parent / "out"})
     wait_for_journal(job.parent / "out", running, 30_000)
     flag.touch()
-    assert running.wait(60) == 1, running.said
+    hold.release()
+    assert running.wait() == 1, running.said
     running.wait_for_children()
     assert "the file system is read-only" in one_line(running.said)
     known = stored(job.parent / "out")["fingerprint"]
@@ -219,9 +251,10 @@ def test_a_file_system_that_is_mounted_read_only(job, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-def test_folders_that_turn_immutable_under_a_run(job, undisturbed):
+def test_folders_that_turn_immutable_under_a_run(job, undisturbed, hold):
     """No file can be made or renamed, while open journals still take rows."""
     out = job.parent / "out"
+    hold(100)
     running = start(job)
     wait_for_journal(out, running, 30_000)
     folders = [str(path) for path in (out, out / "rows", out / "journal", out / "leases")]
@@ -229,7 +262,8 @@ def test_folders_that_turn_immutable_under_a_run(job, undisturbed):
         if subprocess.run(["chattr", "+i", *folders], capture_output=True).returncode:
             running.kill()
             pytest.skip("this file system or user cannot make folders immutable")
-        assert running.wait(60) == 1, running.said
+        hold.release()
+        assert running.wait() == 1, running.said
     finally:
         subprocess.run(["chattr", "-i", *folders], capture_output=True)
     running.wait_for_children()
@@ -241,7 +275,7 @@ def test_folders_that_turn_immutable_under_a_run(job, undisturbed):
 def test_a_clock_that_jumps_by_hours_changes_nothing(job, undisturbed):
     """Every few looks at the clock it has moved by five hours, to and fro; a run that is killed goes on under it."""
     jumping = {"jump_s": 5 * 3600, "every": 3}
-    running = start(job, sabotage=jumping)
+    running = start(job, sabotage=jumping, env=held(100))
     wait_for_journal(job.parent / "out", running, 30_000)
     running.kill()
     known = set(stored(job.parent / "out")["fingerprint"])
@@ -271,7 +305,7 @@ def test_damage_that_no_kill_makes_is_named_and_never_a_traceback(name, job):
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
         assert "Traceback" not in looked.stderr, looked.stderr
         if command == "verify":

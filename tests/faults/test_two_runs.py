@@ -13,7 +13,7 @@ import pytest
 import s1batch
 from s1batch.results.lease import LeaseKeeper
 from tests.archives import pick_job, write_archive
-from tests.faults.runs import one_line, rows, run, start, stored, wait_for_journal, write_job
+from tests.faults.runs import held, one_line, rows, run, start, stored, wait_for_journal, write_job
 
 RUN = {"part_chunks": 8, "parts_in_flight": 2}
 
@@ -37,8 +37,7 @@ def asked(job):
 def test_the_second_run_ends_with_4_at_once_and_after_a_kill_the_next_begins_at_once(job):
     """The second says who is at work; the lease of a process that was killed on this machine holds nobody up."""
     out = job.parent / "out"
-    # Part after part, a second each: the first is busy for longer than the second takes to start.
-    first = start(job, "--set", "engine.latency_s=1", "--set", "run.parts_in_flight=1")
+    first = start(job, env=held(50))
     wait_for_journal(out, first)
     second = run(job)
     assert second.process.returncode == 4, second.said
@@ -112,7 +111,7 @@ def forge_lease(out, name, age_s):
 def test_the_lease_of_another_host_holds_until_it_is_stale(job):
     """Fresh, it ends the run with 4; without a sign of life for a minute, the run watches it and takes over."""
     out = job.parent / "out"
-    forge_lease(out, "run", age_s=5)
+    forge_lease(out, "run", age_s=0)
     held = run(job)
     assert held.process.returncode == 4, held.said
     assert "run is held by process 7 on elsewhere" in one_line(held.said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -53,11 +54,26 @@ def slow(number: int, body: dict[str, Any]) -> Reply:
     return Reply(delay_s=0.2)
 
 
+def two_hang(number: int, body: dict[str, Any]) -> Reply | None:
+    """The second and the third request are never answered."""
+    return HANGING if number in (1, 2) else None
+
+
 def fussy(number: int, body: dict[str, Any]) -> Reply | None:
     """Questions about poison are refused."""
     if "poison" not in prompt_text(body):
         return None
     return Reply(status=400, body=b'{"error": {"message": "not about poison", "type": "invalid_request_error"}}')
+
+
+def then_silent(number: int, body: dict[str, Any]) -> Reply | None:
+    """A hundred answers, and no more."""
+    return HANGING if number >= 100 else None
+
+
+def fussy_then_silent(number: int, body: dict[str, Any]) -> Reply | None:
+    """Questions about poison are refused; from the hundredth on nothing comes back."""
+    return then_silent(number, body) or fussy(number, body)
 
 
 def busy(number: int, body: dict[str, Any]) -> Reply | None:
@@ -75,3 +91,8 @@ def gossip(number: int, body: dict[str, Any]) -> Reply | None:
 def gossiping_answer(body: dict[str, Any]) -> str:
     """An answer that ends with the key."""
     return hashed_answer(body)[:-2] + os.environ["GOSSIP"] + '"}'
+
+
+def no_hurry(number: int, body: dict[str, Any]) -> Reply:
+    """Answer after a second, and at once when the file that HURRY names is there."""
+    return Reply(delay_s=0.0 if Path(os.environ["HURRY"]).exists() else 1.0)

@@ -20,7 +20,7 @@ from tests.gpu.isolated import ask_naively
 from tests.gpu.outcome import Line
 from tests.gpu.setting import Setting, fed, opened, question, write_nano
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 HOOK = Path(__file__).with_name("hook")
 PATH = os.pathsep.join([str(HOOK), str(Path(engine_tests.__file__).with_name("hook"))])

@@ -39,7 +39,7 @@ def in_pieces(rows: pl.DataFrame, ends: list[int], tolerance_s: float) -> pl.Dat
     return pl.concat(merge_pieces(pieces, tolerance_s))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(
     st.lists(windows(), max_size=16),
     st.lists(st.integers(0, 16), max_size=5),

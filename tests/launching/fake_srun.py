@@ -58,7 +58,7 @@ def main() -> int:
             for task in tasks:
                 if task.poll() is None:
                     task.terminate()
-        if asked and time.monotonic() - asked > 5:
+        if asked and time.monotonic() - asked > 30:
             kill()
         time.sleep(0.05)
     return max(code if code >= 0 else 128 - code for code in (task.returncode for task in tasks))

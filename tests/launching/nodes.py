@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +17,11 @@ import yaml
 from click.testing import CliRunner
 
 from s1batch.cli import main
+from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = Path(__file__).with_name("stand_in.py")
-PATIENCE_S = 60.0
-
-
-def free_ports(count: int = 1) -> int:
-    """Return a port that is free, and so are the next ones."""
-    for _ in range(100):
-        with closing(socket.socket()) as probe:
-            probe.bind(("", 0))
-            first: int = probe.getsockname()[1]
-        if first + count > 65000:
-            continue
-        try:
-            for port in range(first, first + count):
-                with closing(socket.socket()) as probe:
-                    probe.bind(("", port))
-        except OSError:
-            continue
-        return first
-    raise RuntimeError("no free ports")
+PATIENCE_S = 250.0
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:

@@ -14,6 +14,7 @@ separated by commas:
     log:FILE            notes the process and the hash of each question, when it arrives
     die-after:COUNT     ends with code 5 instead of answering that question, from 1, unless DIED exists; makes DIED
     pause:SECONDS       takes that long over each answer
+    hold:COUNT          answers that question, from 1, and those behind it only when the file UNTIL exists
 """
 
 from __future__ import annotations
@@ -33,8 +34,6 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 
 def option(name: str, default: str) -> str:
@@ -75,6 +74,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             print("an illegal memory access was encountered", flush=True)
             os._exit(5)
         time.sleep(float(WISHES.get("pause", 0)))
+        while number >= int(WISHES.get("hold", 1 << 60)) and not Path(os.environ["UNTIL"]).exists():
+            time.sleep(0.02)
         document = json.loads(body)
         message = {"role": "assistant", "content": loudest(document)}
         usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
@@ -94,6 +95,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 def loudest(document: dict[str, Any]) -> str:
     """Say that the onsets are at the largest samples of the first two channels."""
+    import numpy as np  # late, so that what starts says so at once
+
     parts = [part for message in document["messages"] for part in message["content"] if isinstance(part, dict)]
     (url,) = [part["time_series_url"]["url"] for part in parts if part["type"] == "time_series_url"]
     wave_TC = np.load(io.BytesIO(base64.b64decode(url.partition(",")[2])))

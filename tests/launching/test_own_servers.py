@@ -40,7 +40,7 @@ def served_job(archive: Path, folder: Path, stand_in: str = "", **engine: Any) -
             "name": "tiny",
             "architecture": "InternS1ProForConditionalGeneration",
             "prefix": [sys.executable, str(STAND_IN)],
-            "env": {"STAND_IN": wishes, "DIED": str(folder / "died")},
+            "env": {"STAND_IN": wishes, "DIED": str(folder / "died"), "UNTIL": str(folder / "until")},
             "stop_grace_s": 5,
             "check_every_s": 0.2,
             "max_in_flight": 4,
@@ -180,7 +180,7 @@ def test_servers_that_do_not_start_end_the_run_with_the_reason(
 def test_nothing_survives_a_run_however_it_ends(
     archive: Path, tmp_path: Path, number: signal.Signals, survivors: list[psutil.Process]
 ) -> None:
-    run = Run(served_job(archive, tmp_path, "family,pause:0.05"), tmp_path)
+    run = Run(served_job(archive, tmp_path, "family,hold:20"), tmp_path)
     run.until_asked(10)
     family = psutil.Process(run.process.pid).children(recursive=True)
     family += [each for each in psutil.process_iter() if f"family-of-{run.asked()[0][0]}" in words(each)]
@@ -200,15 +200,15 @@ def test_servers_that_do_not_end_are_gone_before_the_limit(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that ends at its limit still has to put its task back into the queue."""
-    limit = time.time() + 45
+    limit = time.time() + 65
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(limit)))
-    run = Run(served_job(archive, tmp_path, "deaf,pause:0.5", stop_grace_s=300, max_in_flight=1), tmp_path)
+    run = Run(served_job(archive, tmp_path, "deaf,pause:2", stop_grace_s=300, max_in_flight=1), tmp_path)
     run.until_asked(1)
     family = psutil.Process(run.process.pid).children(recursive=True)
     code, said = run.finished()
     assert code == 75, said
-    assert time.time() < limit - 5
+    assert time.time() < limit
     assert not alive(family)
 
 

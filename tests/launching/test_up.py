@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from s1batch.results.process import ProcessIdentity
-from tests.launching.nodes import Node, alive, detached_up, free_ports, s1batch, until
+from tests.launching.nodes import Node, alive, detached_up, s1batch, until, words
+from tests.ports import free_ports
 
 
 @pytest.fixture
@@ -41,8 +42,11 @@ def test_healthy_servers_are_registered_checked_and_ended_by_ctrl_c(node, tmp_pa
     assert code == 0
     assert "2 of 2 endpoints work" in table
     family = one.family()
-    marks = [each for each in family if any(word.startswith("family-of-") for word in each.cmdline())]
-    assert len(marks) == 2, "one in a group of its own, one detached twice"
+
+    def marked():
+        return [each for each in family if any(word.startswith("family-of-") for word in words(each))]
+
+    until(lambda: len(marked()) == 2, "one in a group of its own, one detached twice")
     assert one.end(signal.SIGINT) == 0
     assert not alive(family)
     assert one.registrations() == []
@@ -78,7 +82,7 @@ def test_a_port_that_is_taken_is_an_error_before_anything_starts(node):
 
 
 def test_a_deadline_ends_what_never_becomes_healthy(node):
-    one = node(stand_in="slow:600,deaf", ready_timeout_s=1.0, stop_grace_s=0.3)
+    one = node(stand_in="slow:600,deaf", ready_timeout_s=3.0, stop_grace_s=0.3)
     one.up()
     assert one.finished() == 1
     assert "not all servers are healthy after" in one.output

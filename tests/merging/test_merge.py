@@ -270,7 +270,6 @@ def test_real_shards_and_another_archive(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_killed_before_each_step_of_merging(tmp_path):
     """The merged folder is there as a whole or not at all, and the next attempt ends the same."""
     results(tmp_path / "one", parts=[0, 2])

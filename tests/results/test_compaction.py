@@ -338,10 +338,12 @@ def test_a_reader_never_sees_a_row_twice_or_too_few(tmp_path):
     for reader in readers:
         reader.start()
     try:
-        for turn in range(4):
+        for turn in range(1000):
+            if turn >= 4 and len(seen) > 2:
+                break
             compact(tmp_path)
             with ResultsStore(tmp_path, SCHEMA) as store, store.gate() as gate:
-                store.take_out(range(turn, 50, 5), gate)
+                store.take_out(range(turn % 5, 50, 5), gate)
     finally:
         done.set()
         for reader in readers:

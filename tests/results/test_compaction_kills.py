@@ -70,7 +70,6 @@ def test_killed_before_each_step_of_a_compaction(tmp_path, prepared, exchanges, 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @EXCHANGE
 def test_killed_before_each_step_of_asking_again_out_of_a_large_file(tmp_path, prepared, exchanges):
     """The rows that stay are there at every moment; those that are asked again are there or in superseded/."""

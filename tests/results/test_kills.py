@@ -46,8 +46,9 @@ def test_random_kills_lose_no_acknowledged_row(tmp_path: Path) -> None:
     line = len(rows[0].chunk_key) + 1
     killed = 0
     for _ in range(15):
-        enough = acknowledged.stat().st_size + chance.randrange(150) * line
-        child = victim.start(victim.append_all, tmp_path / "r", len(rows), acknowledged)
+        more = chance.randrange(150)
+        enough = acknowledged.stat().st_size + more * line
+        child = victim.start(victim.append_all, tmp_path / "r", len(rows), acknowledged, more + 200)
         while acknowledged.stat().st_size < enough and child.is_alive():
             time.sleep(0.0005)
         child.kill()

@@ -80,6 +80,18 @@ def test_a_dead_process_of_this_machine_is_replaced_at_once(tmp_path: Path, cloc
         assert clock.slept_s == 0
 
 
+def test_leases_of_the_dead_of_this_machine_are_given_back_for_others_elsewhere(tmp_path: Path) -> None:
+    clock = SteppedClock()
+    child = victim.start(victim.die_with_lease, tmp_path, ["part-000002"])
+    child.join()
+    held_far_away(tmp_path, clock)
+    with keeper_here(tmp_path, clock) as keeper, keeper.lease("part-000003"):
+        assert keeper.free_dead([f"part-{number:06d}" for number in range(1, 5)]) == ["part-000002"]
+        elsewhere = LeaseKeeper(tmp_path, clock=clock, identity=FAR_AWAY, heartbeat_s=3600)
+        with elsewhere.lease("part-000002"):
+            assert clock.slept_s == 0
+
+
 def test_a_reused_process_number_is_not_the_holder(tmp_path: Path, clock: SteppedClock) -> None:
     other = replace(HERE, started=str(int(HERE.started) - 1))
     LeaseKeeper(tmp_path, clock=clock, identity=other, heartbeat_s=3600).acquire("run")

@@ -38,7 +38,7 @@ def test_status_of_a_run_in_progress(tmp_path: Path) -> None:
             part.append(row(PLANNED[6]))
             now = status(tmp_path)
     assert (now.finished, now.begun, now.leased, now.complete) == (1, 1, 1, False)
-    assert now.holders[0].startswith("process ")
+    assert str(now.holders[0]).startswith("process ")
     assert (now.rows, now.journal_rows) == (7, 3)
     assert now.outcomes == (("ok", "", 5), ("failed", "connection", 2))
     assert (now.prompt_tokens, now.cached_tokens, now.output_tokens) == (60, 0, 14)

@@ -165,8 +165,8 @@ def test_superseded_rows_are_kept_aside_and_the_others_stay(tmp_path: Path) -> N
 
 
 def test_other_columns_are_refused_by_name(tmp_path: Path) -> None:
-    with ResultsStore(tmp_path, SCHEMA):
-        pass
+    with ResultsStore(tmp_path, SCHEMA) as store:
+        store.layout.run.write_text("{}")  # a run has begun
     other = RowSchema(LINEAGE, (Column(name="magnitude", type=pa.float64(), doc=""),))
     with pytest.raises(ConflictError, match="magnitude is additional"):
         ResultsStore(tmp_path, other)

@@ -81,14 +81,16 @@ def make_rows(count: int) -> list[Row]:
     ]
 
 
-def append_all(path: Path, count: int, acknowledged: Path) -> None:
-    """Append rows, saying so after each, and finish the part."""
+def append_all(path: Path, count: int, acknowledged: Path, pause_at: int | None = None) -> None:
+    """Append rows, saying so after each, and finish the part; or stay alive behind one of them and do no more."""
     rows = make_rows(count)
     said = os.open(acknowledged, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     with ResultsStore(path, SCHEMA) as store, store.open_part(0) as part:
-        for each in rows:
+        for number, each in enumerate(rows):
             part.append(each)
             os.write(said, f"{each.chunk_key}\n".encode())
+            if number == pause_at:
+                signal.pause()
         part.finish([each.chunk_key for each in rows])
 
 

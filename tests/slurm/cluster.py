@@ -9,6 +9,7 @@ touched; `stop` ends everything that was.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -19,7 +20,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tests import debian
+from tests.debian import PATH, CannotRun
+from tests.ports import free_ports
 from tests.slurm.configuration import SLURM, SLURMDBD, WITH_ACCOUNTING, WITHOUT_ACCOUNTING
+from tests.slurm.hosts import set_hosts
 
 PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "slurm-client": "sbatch", "munge": "munged"}
 ACCOUNTING_PROGRAMS = {"slurmdbd": "slurmdbd", "mariadb-server-core": "mariadbd"}
@@ -27,46 +32,14 @@ NODES = ("n1", "n2", "n3", "n4")
 GPUS = 8
 """Of each node."""
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_POLICY = Path("/usr/sbin/policy-rc.d")
-
-
-class CannotRun(Exception):
-    """Slurm cannot be installed or started here; the text says why."""
-
 
 def install(accounting: bool) -> None:
-    """Install what is missing, and let none of it start on its own.
+    """Install the packages of Debian that are missing.
 
     Raises:
         CannotRun: That is not possible here.
     """
-    wanted = {**PROGRAMS, **(ACCOUNTING_PROGRAMS if accounting else {})}
-    missing = [package for package, program in wanted.items() if shutil.which(program, path=PATH) is None]
-    if not missing:
-        return
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise CannotRun(f"{', '.join(missing)} not installed, and no apt-get as root here")
-    apt = ["apt-get", "-y", "-q", "-o", "DPkg::Lock::Timeout=120", "-o", "Dpkg::Options::=--force-unsafe-io"]
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    ours = not _POLICY.exists()
-    if ours:
-        _POLICY.write_text("#!/bin/sh\nexit 101\n")
-        _POLICY.chmod(0o755)
-    try:
-        for update in (False, True):
-            if update:
-                subprocess.run([*apt, "update"], env=environment, capture_output=True, timeout=300, check=False)
-            command = [*apt, "install", "--no-install-recommends", *missing]
-            done = subprocess.run(
-                command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600
-            )
-            if done.returncode == 0:
-                return
-    finally:
-        if ours:
-            _POLICY.unlink()
-    raise CannotRun(f"apt-get cannot install {', '.join(missing)}: {done.stderr.strip()[-300:]}")
+    debian.install({**PROGRAMS, **(ACCOUNTING_PROGRAMS if accounting else {})})
 
 
 class Cluster:
@@ -112,7 +85,7 @@ class Cluster:
         if "slurmctld" in self._processes:
             with suppress(subprocess.SubprocessError, OSError):
                 self.call("scancel", "--user", "root")
-                self.wait_until(lambda: not self.call("squeue", "--noheader").strip(), 20)
+                self.wait_until(lambda: not self.call("squeue", "--noheader").strip(), 60)
         names = [f"slurmd-{node}" for node in NODES] + ["slurmctld", "slurmdbd", "mariadbd", "munged"]
         for name in names:
             self._end(name)
@@ -129,7 +102,7 @@ class Cluster:
 
     def call(self, *command: str) -> str:
         """Return what one of Slurm's programs prints."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=300)
         if done.returncode != 0:
             raise subprocess.SubprocessError(f"{' '.join(command)}: {done.stderr.strip()}")
         return done.stdout
@@ -166,7 +139,7 @@ class Cluster:
         self._start_node(node)
         with suppress(subprocess.SubprocessError):
             self.call("scontrol", "update", f"nodename={node}", "state=resume")
-        self.wait_until(lambda: self._up(node), 30, node)
+        self.wait_until(lambda: self._up(node), 200, node)
 
     def running(self, node: str | None = None) -> dict[int, list[str]]:
         """Return the processes of jobs on a node, or on all, with their command lines."""
@@ -218,8 +191,8 @@ class Cluster:
             (self.folder / f"dev/gpu{number}").symlink_to("/dev/null")
         devices = f"{self.folder}/dev/gpu[0-{GPUS - 1}]"
         (self.folder / "etc/gres.conf").write_text(f"NodeName={','.join(NODES)} Name=gpu File={devices}\n")
-        ports = _free_ports(3 + len(NODES))
-        self._ports = dict(zip(("ctld", "dbd", "db", *NODES), ports, strict=True))
+        servers = ("ctld", "dbd", "db", *NODES)
+        self._ports = dict(zip(servers, itertools.count(free_ports(len(servers))), strict=False))
         if self.accounting:
             conf = self.folder / "etc/slurmdbd.conf"
             conf.write_text(SLURMDBD.format(folder=self.folder, controller=controller, **self._ports))
@@ -236,26 +209,23 @@ class Cluster:
 
     def _set_hosts(self, names: Sequence[str]) -> None:
         """Give names the address of loopback; the lines that this cluster wrote before go."""
-        path, mark = Path("/etc/hosts"), f"# s1batch test cluster {self.folder}"
-        kept = [line for line in path.read_text().splitlines() if not line.endswith(mark)]
-        # Whoever comes first counts. Written in place, because it may be a mount.
-        path.write_text("\n".join([*(f"127.0.0.1 {name} {mark}" for name in names), *kept]) + "\n")
+        set_hosts(f"# s1batch test cluster {self.folder}", names)
 
     def _start_all(self) -> None:
         run, etc, log = (self.folder / name for name in ("run", "etc", "log"))
         munged = ["munged", "--foreground", "--force", f"--key-file={etc}/munge.key", f"--socket={run}/munge.socket"]
         munged += [f"--pid-file={run}/munged.pid", f"--log-file={log}/munged.log", f"--seed-file={run}/munged.seed"]
         self._start("munged", munged)
-        self.wait_until(lambda: (run / "munge.socket").exists(), 20, "munged")
+        self.wait_until(lambda: (run / "munge.socket").exists(), 100, "munged")
         if self.accounting:
             self._start_database()
             self._start("slurmdbd", ["slurmdbd", "-D"], self._controller)
-            self.wait_until(lambda: _answers(self._ports["dbd"]), 30, "slurmdbd")
+            self.wait_until(lambda: _answers(self._ports["dbd"]), 200, "slurmdbd")
         self._start("slurmctld", ["slurmctld", "-D", "-f", str(etc / "slurm.conf")], self._controller)
-        self.wait_until(self._controller_answers, 30, "slurmctld")
+        self.wait_until(self._controller_answers, 200, "slurmctld")
         for node in NODES:
             self._start_node(node)
-        self.wait_until(lambda: all(self._up(node) for node in NODES), 60, "nodes")
+        self.wait_until(lambda: all(self._up(node) for node in NODES), 300, "nodes")
 
     def _controller_answers(self) -> bool:
         with suppress(subprocess.SubprocessError):
@@ -273,7 +243,7 @@ class Cluster:
         text = "create database mysql;\nuse mysql;\n" + "".join((share / name).read_text() for name in tables)
         base = ["mariadbd", "--no-defaults", "--user=root", f"--datadir={data}"]
         made = subprocess.run(
-            [*base, "--bootstrap", "--enforce-storage-engine="], input=text.encode(), capture_output=True, timeout=120
+            [*base, "--bootstrap", "--enforce-storage-engine="], input=text.encode(), capture_output=True, timeout=300
         )
         if made.returncode != 0:
             raise CannotRun(f"MariaDB cannot be set up: {made.stderr.decode(errors='replace')[-300:]}")
@@ -288,7 +258,7 @@ class Cluster:
         options += [f"--pid-file={self.folder}/run/db.pid", f"--init-file={init}", "--skip-name-resolve"]
         options += ["--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900"]
         self._start("mariadbd", [*base, *options, "--innodb-flush-log-at-trx-commit=0"])
-        self.wait_until(lambda: _answers(port), 60, "MariaDB")
+        self.wait_until(lambda: _answers(port), 300, "MariaDB")
 
     def _start(self, name: str, command: list[str], host: str | None = None) -> None:
         environment: Mapping[str, str] = {"PATH": PATH, "SLURM_CONF": str(self.folder / "etc/slurm.conf")}
@@ -318,17 +288,6 @@ def _may_name_hosts() -> bool:
         return subprocess.run(probe, capture_output=True, timeout=10).returncode == 0
     except OSError:
         return False
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def _answers(port: int) -> bool:

@@ -10,7 +10,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 # How long a requeued job waits before it may start again (Slurm's default is 120 s).
-AuthInfo=socket={folder}/run/munge.socket,cred_expire=5
+AuthInfo=socket={folder}/run/munge.socket,cred_expire=12
 CredType=cred/munge
 # Daemons listen on what their host name resolves to, which is loopback.
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
@@ -32,10 +32,10 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=2
-SlurmdTimeout=10
-BatchStartTimeout=10
-MessageTimeout=10
-TCPTimeout=2
+SlurmdTimeout=60
+BatchStartTimeout=60
+MessageTimeout=30
+TCPTimeout=10
 KillWait=5
 InactiveLimit=0
 MinJobAge=600

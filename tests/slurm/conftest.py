@@ -1,6 +1,6 @@
 """A job of sixteen rows, and clusters for tests on a real Slurm: each module that asks for one has it for itself.
 
-A test with a cluster takes its time: mark its module `slow`, and give it a timeout.
+A test with a cluster takes its time: mark its module `slow`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.slurm.cluster import CannotRun, Cluster
+from tests.debian import CannotRun
+from tests.slurm.cluster import Cluster
 
 
 def _started(*, accounting: bool) -> Iterator[Cluster]:

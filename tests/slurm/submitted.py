@@ -59,7 +59,7 @@ class Submitted:
     def s1batch(self, *arguments: object, **variables: str) -> tuple[int, str]:
         """Run the program; return its exit code and what it said."""
         process = self.start(*arguments, **variables)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=400)
         return process.returncode, out + err
 
     def submit(self, shards: int, *options: str, **variables: str) -> SubmissionFolder:
@@ -73,14 +73,14 @@ class Submitted:
         *_, last = submissions(self.results)
         return last
 
-    def until(self, holds: Callable[[], Any], what: str, timeout_s: float = 150) -> None:
+    def until(self, holds: Callable[[], Any], what: str, timeout_s: float = 600) -> None:
         try:
             self.cluster.wait_until(holds, timeout_s, what)
         except TimeoutError as error:
             logs = "\n".join(f"-- {path.name}\n{path.read_text()}" for path in sorted(self.folder.rglob("*.log")))
             raise AssertionError(f"{error}\n{self.cluster.call('squeue', '-r')}\n{logs}") from None
 
-    def closed(self, timeout_s: float = 150) -> dict[str, Any]:
+    def closed(self, timeout_s: float = 600) -> dict[str, Any]:
         """Wait for the closing job, and return what it found."""
         folder = self.last
         self.until(folder.closing.exists, f"the closing job of {folder.root}", timeout_s)
@@ -109,11 +109,16 @@ class Submitted:
         return sum(number > 1 for number in counts.values())
 
     def check(self, rows: int) -> None:
-        """Make sure that the run is complete: proved, and each row there exactly once."""
+        """Make sure that the run is complete: proved, each row there exactly once, with the answer to its question."""
         verdict = s1batch.open_results(self.results).verify()
         assert (verdict.ok, verdict.complete, verdict.findings) == (True, True, ())
         table = pl.read_parquet(self.results / "rows/*.parquet")
         assert (table.height, table["chunk_key"].n_unique(), set(table["outcome"])) == (rows, rows, {"ok"})
+        if "row_index" in table.columns:
+            # Answers are as long as their questions, which differ by the names in them.
+            names = (self.folder / "names.csv").read_text().splitlines()[1:]
+            rest = [length - len(names[index]) for index, length in table.select("row_index", "length").iter_rows()]
+            assert len(set(rest)) == 1, "an answer lies in the row of another question"
 
     def restarts(self, index: int) -> int:
         """How often Slurm has started a task again."""

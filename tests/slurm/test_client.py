@@ -16,7 +16,8 @@ def programs(tmp_path):
         for name, text in scripts.items():
             (tmp_path / name).write_text("#!/bin/sh\n" + text)
             (tmp_path / name).chmod(0o755)
-        return SlurmPrograms({"PATH": f"{tmp_path}:/bin:/usr/bin", "SBATCH_ARRAY_INX": "0-3", "SBATCH_ACCOUNT": "a"})
+        own = {"SBATCH_ARRAY_INX": "0-3", "SBATCH_ACCOUNT": "a", "SLURM_ARRAY_TASK_ID": "3", "SLURM_CONF": "/etc/s"}
+        return SlurmPrograms({"PATH": f"{tmp_path}:/bin:/usr/bin", **own})
 
     return put
 
@@ -28,6 +29,8 @@ def test_a_number_is_read_with_and_without_a_cluster(programs, tmp_path):
     variables = (tmp_path / "env").read_text()
     assert "SBATCH_ARRAY_INX" not in variables, "it would overrule the script's own array"
     assert "SBATCH_ACCOUNT=a" in variables
+    assert "SLURM_ARRAY_TASK_ID" not in variables, "a job that a task submits would take that task's name for its own"
+    assert "SLURM_CONF=/etc/s" in variables
 
 
 def test_what_sbatch_refuses_is_told_in_its_words(programs, tmp_path):
@@ -55,10 +58,24 @@ def test_the_queue_is_read_line_by_line(programs):
     ]
 
 
+def test_jobs_are_asked_about_together(programs, tmp_path):
+    slurm = programs(squeue='echo "$@" >>"$(dirname "$0")/asked"\n')
+    assert slurm.queue([str(number) for number in range(150)]) == []
+    first, second = (tmp_path / "asked").read_text().splitlines()
+    assert "--jobs 0,1,2," in first
+    assert "--jobs 100,101," in second
+    assert slurm.queue([]) == []
+
+
 def test_a_job_that_the_queue_has_forgotten_hides_no_other(programs):
-    text = 'case "$*" in *" 6 "*) echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1;; esac\n'
-    slurm = programs(squeue=text + "echo '7|0|RUNNING|None|n1'\n")
+    """Also where squeue refuses several numbers because of one of them."""
+    refuses = 'echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1'
+    slurm = programs(squeue=f"case \"$*\" in *'6 '*|*6,*) {refuses};; esac\necho '7|0|RUNNING|None|n1'\n")
+    assert slurm.queue(["6"]) == []
     assert slurm.queue(["6", "7"]) == [task("7", 0, "RUNNING", node="n1")]
+    away = "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"
+    slurm = programs(squeue=f'case "$*" in *6,7*) {refuses};; *) {away};; esac\n')
+    assert slurm.queue(["6", "7"]) is None
 
 
 def test_a_controller_that_is_away_is_no_empty_queue(programs):
@@ -68,21 +85,25 @@ def test_a_controller_that_is_away_is_no_empty_queue(programs):
 
 
 def test_accounting_is_read_where_there_is_some(programs):
-    lines = "7_0|COMPLETED|n1\n7_1|CANCELLED by 1000|n2\n7_[2-4]|PENDING|None assigned\n8|TIMEOUT|n1\n"
+    lines = "7_0|COMPLETED|n1|0:0\n7_1|CANCELLED by 1000|n2|0:15\n7_[2-4]|PENDING|None assigned|0:0\n8|TIMEOUT|n1|0:1\n"
     assert programs(sacct=f"printf '{lines}'\n").accounted(["7", "8"]) == [
-        task("7", 0, "COMPLETED", node="n1"),
-        task("7", 1, "CANCELLED", node="n2"),
-        task("8", None, "TIMEOUT", node="n1"),
+        task("7", 0, "COMPLETED", node="n1", exit_code="0:0"),
+        task("7", 1, "CANCELLED", node="n2", exit_code="0:15"),
+        task("8", None, "TIMEOUT", node="n1", exit_code="0:1"),
     ]
     disabled = programs(sacct="echo 'Slurm accounting storage is disabled' >&2; exit 1\n")
     assert disabled.accounted(["7"]) is None
 
 
 def test_the_controllers_memory_is_read(programs):
-    line = "JobId=9 ArrayJobId=7 ArrayTaskId=0 JobName=a JobState=FAILED Reason=NonZeroExitCode NodeList=n1"
+    line = "JobId=9 ArrayJobId=7 ArrayTaskId=0 JobState=FAILED Reason=NonZeroExitCode ExitCode=7:0 NodeList=n1"
+    killed = "JobId=10 ArrayJobId=7 ArrayTaskId=4 JobState=OUT_OF_MEMORY Reason=OutOfMemory ExitCode=0:125 NodeList=n1"
     waiting = "JobId=7 ArrayJobId=7 ArrayTaskId=1-3%2 JobName=a JobState=PENDING NodeList=(null)"
-    slurm = programs(scontrol=f"echo '{line}'; echo '{waiting}'\n")
-    assert slurm.remembered("7") == [task("7", 0, "FAILED", node="n1")]
+    slurm = programs(scontrol=f"echo '{line}'; echo '{killed}'; echo '{waiting}'\n")
+    assert slurm.remembered("7") == [
+        task("7", 0, "FAILED", node="n1", exit_code="7:0"),
+        task("7", 4, "OUT_OF_MEMORY", reason="OutOfMemory", node="n1", exit_code="0:125"),
+    ]
     assert (
         programs(scontrol="echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1\n").remembered("7") == []
     )

@@ -25,14 +25,18 @@ from tests.loopback import Loopback
 from tests.slurm.cluster import Cluster
 from tests.slurm.submitted import ROOT, Submitted
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def limited(bare, tmp_path_factory) -> Submitted:
-    """An array whose last task needs more than its time limit, the others a moment."""
-    run = Submitted(bare, tmp_path_factory.mktemp("limited"), rows=96, slow=lambda number: number % 3 == 2)
-    run.submit(3, "--sbatch", "time=1", "--sbatch", "nodelist=n1", "--signal-before", "40")
+    """An array whose last task needs longer than until Slurm's signal, the others a moment.
+
+    Slurm looks at limits every 30 s, so the signal comes 35 to 65 s after the task has begun, 25 s at least before the
+    run would end by itself.
+    """
+    run = Submitted(bare, tmp_path_factory.mktemp("limited"), rows=300, slow=lambda number: number % 3 == 2)
+    run.submit(3, "--sbatch", "time=2", "--sbatch", "nodelist=n1", "--signal-before", "85")
     return run
 
 
@@ -47,9 +51,9 @@ def wrapped(run: Submitted, *options: str, **variables: str) -> str:
 
 @pytest.fixture(scope="module")
 def paced(bare, tmp_path_factory, limited) -> Submitted:
-    """A run in an allocation that Slurm does not tell of its limit; its questions take 8 s each."""
-    run = Submitted(bare, tmp_path_factory.mktemp("paced"), rows=5, slow=lambda number: True)
-    run.job = wrapped(run, "--time=1", "--nodelist=n1", ANSWER_S="8")
+    """A run in an allocation that Slurm does not tell of its limit; it has 90 s, and its questions take 20 s each."""
+    run = Submitted(bare, tmp_path_factory.mktemp("paced"), rows=8, slow=lambda number: True)
+    run.job = wrapped(run, "--time=2", "--nodelist=n1", ANSWER_S="20")
     return run
 
 
@@ -57,9 +61,9 @@ def paced(bare, tmp_path_factory, limited) -> Submitted:
 def prolonged(bare, tmp_path_factory, paced) -> Submitted:
     """The same, with a limit that is moved once it has begun."""
     run = Submitted(bare, tmp_path_factory.mktemp("prolonged"), rows=5, slow=lambda number: True)
-    run.job = wrapped(run, "--time=1", "--nodelist=n1", ANSWER_S="8")
+    run.job = wrapped(run, "--time=2", "--nodelist=n1", ANSWER_S="20")
     run.until(run.asked, "the first question")
-    bare.call("scontrol", "update", f"jobid={run.job}", "timelimit=4")
+    bare.call("scontrol", "update", f"jobid={run.job}", "timelimit=30")
     return run
 
 
@@ -67,7 +71,7 @@ def prolonged(bare, tmp_path_factory, paced) -> Submitted:
 def unpowered(bare, tmp_path_factory, prolonged) -> Submitted:
     """An array whose node loses its power once each task has a row."""
     run = Submitted(bare, tmp_path_factory.mktemp("unpowered"), rows=40, slow=lambda number: True)
-    run.submit(2, "--sbatch", "exclude=n1,n2", ANSWER_S="0.7")
+    run.submit(2, "--sbatch", "exclude=n1,n2", ANSWER_S="1.5")
     run.until(lambda: len(list((run.results / "rows").glob("*"))) >= 6, "rows")
     run.lost = run.node(0)
     bare.cut_power(run.lost)
@@ -79,7 +83,7 @@ def preempted(bare, tmp_path_factory, unpowered) -> Submitted:
     """An array in the partition `spot`, whose node another job takes away once there are rows."""
     run = Submitted(bare, tmp_path_factory.mktemp("preempted"), rows=40, slow=lambda number: True)
     options = ["--sbatch", "partition=spot", "--sbatch", "nodelist=n2"]
-    run.submit(2, *options, "--no-closing", ANSWER_S="0.5")
+    run.submit(2, *options, "--no-closing", ANSWER_S="1.5")
     run.until(lambda: len(list((run.results / "rows").glob("*"))) >= 6, "rows")
     bare.call("sbatch", "-p", "main", "-w", "n2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 2")
     return run
@@ -112,7 +116,7 @@ def test_an_array_of_eight_runs_to_its_end(run, cluster):
 
 def test_a_cancelled_task_is_missing_until_it_is_submitted_again(run, cluster):
     job = run(rows=18, slow=lambda number: number % 3 == 1)
-    folder = job.submit(3, ANSWER_S="1")
+    folder = job.submit(3, ANSWER_S="4")
     array = folder.read_jobs().arrays[0]
     job.until(lambda: (job.results / "rows/part-000004.parquet").exists(), "rows of the slow shard")
     cluster.call("scancel", f"{array}_1")
@@ -129,9 +133,9 @@ def test_a_cancelled_task_is_missing_until_it_is_submitted_again(run, cluster):
 
 def test_two_submissions_at_once_are_one(bare, tmp_path, limited):
     """And twelve shards are two arrays where indices end at 8."""
-    job = Submitted(bare, tmp_path / "job", rows=24)
-    both = [job.start("submit", "job.yaml", "--array", 12, "--no-closing") for _ in range(2)]
-    said = [process.communicate(timeout=120)[1] for process in both]
+    job = Submitted(bare, tmp_path / "job", rows=24, slow=lambda number: True)
+    both = [job.start("submit", "job.yaml", "--array", 12, "--no-closing", ANSWER_S="3") for _ in range(2)]
+    said = [process.communicate(timeout=400)[1] for process in both]
     assert sorted(process.returncode for process in both) == [0, 4], said
     refused = next(text for process, text in zip(both, said, strict=True) if process.returncode == 4)
     assert "submit is held by" in refused or "is not over yet" in refused
@@ -144,7 +148,7 @@ def test_two_submissions_at_once_are_one(bare, tmp_path, limited):
 
 def test_what_was_cancelled_as_a_whole_goes_on_with_another_number_of_shards(bare, tmp_path, limited):
     job = Submitted(bare, tmp_path / "job", rows=12, slow=lambda number: True)
-    job.submit(2, ANSWER_S="1.5")
+    job.submit(2, ANSWER_S="6")
     job.until(lambda: len(list((job.results / "rows").glob("part-*"))) >= 2, "rows")
     code, said = job.s1batch("cancel", "out")
     assert code == 0, said
@@ -218,8 +222,8 @@ async def test_the_documented_array_asks_shared_endpoints_as_written(bare, tmp_p
 
 
 def test_a_task_at_its_time_limit_drains_requeues_and_finishes(limited):
-    assert limited.closed(200)["complete"]
-    limited.check(96)
+    assert limited.closed()["complete"]
+    limited.check(300)
     array = limited.last.read_jobs().arrays[0]
     assert limited.restarts(2) >= 1
     assert limited.asked_twice() == 0, "an answer on its way was not waited for"
@@ -230,7 +234,7 @@ def test_a_task_at_its_time_limit_drains_requeues_and_finishes(limited):
 
 
 def test_the_requeue_of_the_last_task_leaves_the_others_alone(limited):
-    limited.closed(200)
+    limited.closed()
     array = limited.last.read_jobs().arrays[0]
     assert [limited.restarts(index) for index in range(2)] == [0, 0]
     for index in range(2):
@@ -243,10 +247,10 @@ def test_no_question_is_begun_that_could_not_be_answered_before_the_limit(paced)
     assert "s1batch: the allocation ends before another answer could come; run again to go on" in log, log
     assert "ExitCode=75:0" in paced.cluster.call("scontrol", "--oneliner", "show", "job", paced.job)
     (asked,) = paced.asked().values()
-    assert 1 <= len(asked) <= 3, "four of them take longer than there was time"
+    assert 1 <= len(asked) <= 4, "five of them take longer than there was time"
     code, said = paced.s1batch("run", "job.yaml", ANSWER_S="0.01")
     assert code == 0, said
-    paced.check(5)
+    paced.check(8)
     assert paced.asked_twice() == 0, "a question was cut off"
 
 
@@ -266,7 +270,7 @@ def test_a_preempted_task_goes_on_by_itself(preempted):
 
 
 def test_a_node_that_loses_its_power_costs_what_was_on_its_way(unpowered):
-    assert unpowered.closed(250)["complete"]
+    assert unpowered.closed()["complete"]
     unpowered.check(40)
     assert unpowered.asked_twice() <= 2
     notes = [unpowered.last.read_note(shard) for shard in range(2)]

@@ -19,7 +19,7 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.submitted import ROOT, Submitted
 from tests.slurm.test_real_engines import EngineJob
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.slow
 
 IN_FLIGHT = 4
 """Most questions that one worker has in flight."""

@@ -13,7 +13,7 @@ from s1batch.execution import RunOptions
 from s1batch.slurm.cancelling import cancel
 from s1batch.slurm.client import SlurmError
 from s1batch.slurm.closing import close_submission
-from s1batch.slurm.folder import ShardNote, SubmissionFolder, submissions
+from s1batch.slurm.folder import ShardNote, SubmissionFolder
 from s1batch.slurm.progress import parts_done
 from s1batch.slurm.spec import SubmissionSpec, SubmittedJobs
 from s1batch.slurm.state import UNKNOWN_S, submission_state, submission_states
@@ -56,7 +56,7 @@ def test_only_incomplete_shards_are_submitted(job):
     made = prepared(job, slurm, said=said)
     assert [array.shards for array in made.spec.arrays] == [(1, 2, 5, 6, 7)]
     assert "#SBATCH --array=1-2,5-7" in made.arrays[0]
-    assert said == ["5 shards of 8 to submit: the others are complete, or hold no part"]
+    assert said == ["5 shards of 8 to do: the others are complete, or hold no part"]
 
 
 def test_another_number_of_shards_submits_what_is_left(job):
@@ -78,15 +78,6 @@ def test_a_dry_run_writes_nothing(job):
     assert slurm.scripts == {}
 
 
-def test_the_second_submission_of_a_job_says_that_there_is_a_first(job):
-    slurm = FakeSlurm()
-    folder = submitted(job, slurm)
-    slurm.in_queue = [task("100", index, "PENDING") for index in range(8)]
-    with pytest.raises(LockedError, match=rf"submission {folder.root.name} \(job 100\) is not over yet: 8 shards"):
-        submitted(job, slurm)
-    assert len(list(submissions(job.parent / "out"))) == 1
-
-
 def test_a_submission_that_slurm_forgot_does_not_lock_for_ever(job):
     slurm = FakeSlurm()
     folder = submitted(job, slurm)
@@ -94,25 +85,6 @@ def test_a_submission_that_slurm_forgot_does_not_lock_for_ever(job):
         submitted(job, slurm)
     folder.write_jobs(SubmittedJobs(arrays=("100",), closing="101", at=time.time() - UNKNOWN_S - 1))
     assert submitted(job, slurm).root != folder.root
-
-
-def test_a_submission_that_was_killed_before_it_noted_its_jobs_is_found(job):
-    slurm = FakeSlurm()
-    folder = submitted(job, slurm)
-    folder.jobs.unlink()
-    slurm.in_queue = [task("100", 0, "RUNNING")]
-    with pytest.raises(LockedError, match=r"job 100\) is not over yet"):
-        submitted(job, slurm)
-    assert cancel(job.parent / "out", slurm, lambda line: None)
-    assert slurm.cancelled == ["100"]
-
-
-def test_where_slurm_cannot_be_asked_nothing_is_submitted_twice(job):
-    slurm = FakeSlurm()
-    submitted(job, slurm)
-    slurm.reachable = False
-    with pytest.raises(SlurmError, match="cannot be asked"):
-        submitted(job, slurm)
 
 
 def test_a_refused_script_takes_the_others_back(job):
@@ -147,14 +119,15 @@ def test_part_files_go_over_what_slurm_says(job):
     late = time.time() + UNKNOWN_S + 1
     state = submission_state(folder, parts_done(job.parent / "out"), slurm, lambda: late)
     standings = [shard.standing for shard in state.shards]
-    assert standings == ["complete", "complete", "waiting", "waiting", "waiting", "gone", "gone", "gone"]
+    assert standings == ["complete", "complete", "waiting", "waiting", "waiting", "ended", "ended", "gone"]
     slurm.in_queue = []
     state = submission_state(folder, parts_done(job.parent / "out"), slurm, lambda: late)
     standings = [shard.standing for shard in state.shards]
     assert standings == ["complete", "complete", "gone", "gone", "gone", "ended", "ended", "gone"]
     lines = submission_lines(state, folder)
     assert "8 shards of 8: 2 complete, 2 ended, 4 gone" in lines[0]
-    assert "  shard 5: ended, 0 of 1 part; 100_5 timeout; on n2" in lines
+    log = f"{folder.logs}/100_5.log is not there"
+    assert f"  shard 5: ended, 0 of 1 part; 100_5 timeout; on n2; s1batch did not come to run; {log}" in lines
     assert orjson.loads(orjson.dumps(submission_dict(state, folder)))["live"] is False
 
 
@@ -202,6 +175,7 @@ def test_the_closing_job_names_what_is_missing_and_waits_for_stragglers_within_b
     found = folder.read_closing()
     assert (found["incomplete_shards"], found["complete"]) == ([7], False)
     assert found["said"] == "1 shard not complete: submit again to go on"
+    assert found["shards"] == ["shard 7: running, 0 of 1 part; 100_7 running"]
 
 
 def test_the_closing_job_of_tasks_that_never_planned_says_so(job):

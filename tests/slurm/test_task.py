@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from s1batch.errors import BudgetSpent, EngineUnavailable, Interrupted, OutOfTime
+from s1batch.results.task_identity import TaskIdentity
 from s1batch.slurm.folder import SubmissionFolder
-from s1batch.slurm.task import TaskIdentity, task_of
+from s1batch.slurm.task import task_of
 from s1batch.slurm.walltime import allocation_end
 from s1batch.stopping import Ending, Stop
 from s1batch.subset import Shard

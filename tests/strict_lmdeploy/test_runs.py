@@ -60,7 +60,11 @@ async def test_mixed_shapes_and_rates_are_kept_apart_and_every_pick_is_exact(mix
 
 async def test_several_servers_have_a_class_each_and_every_pick_is_exact(mixed, tmp_path):
     archive, waves = mixed
-    async with StrictServer(latency_s=0.02) as one, StrictServer(latency_s=0.03) as two, StrictServer() as three:
+    async with (
+        StrictServer(latency_s=0.1) as one,
+        StrictServer(latency_s=0.1) as two,
+        StrictServer(latency_s=0.1) as three,
+    ):
         servers = (one, two, three)
         job = strict_job(archive, *(each.url for each in servers), engine={"max_in_flight": 12})
         results = await ran(job, tmp_path / "out")
@@ -110,7 +114,7 @@ async def test_with_single_prefill_settings_shapes_meet_and_nothing_breaks(mixed
 async def test_a_server_that_is_not_what_the_job_says_costs_the_run_and_no_answer(mixed, tmp_path):
     """The job claims single prefill, the server prefills together: the engine dies, and no row holds a wrong pick."""
     archive, waves = mixed
-    async with StrictServer(latency_s=0.05) as server:
+    async with StrictServer(latency_s=0.3) as server:  # so that shapes meet
         job = strict_job(archive, server.url, engine={"single_prefill": True, "unavailable_after_s": 1})
         with pytest.raises(EngineUnavailable):
             await ran(job, tmp_path / "out")
@@ -150,7 +154,7 @@ async def test_hangs_and_errors_in_good_responses_are_asked_again(mixed, tmp_pat
     archive, waves = mixed
     troubles: dict[int, Reply] = {3: HANGING, 17: HANGING, **dict.fromkeys((5, 9, 14, 23, 31), ERROR_200)}
     async with StrictServer(latency_s=0.01, script=troubles) as server:
-        job = strict_job(archive, server.url, engine={"timeout_s": 1, "max_in_flight": 6})
+        job = strict_job(archive, server.url, engine={"timeout_s": 3, "max_in_flight": 6})
         results = await ran(job, tmp_path / "out")
     rows = check_run(results, waves, server)
     assert 0 < rows.filter(pl.col("attempts") > 1).height <= len(troubles)
@@ -159,7 +163,7 @@ async def test_hangs_and_errors_in_good_responses_are_asked_again(mixed, tmp_pat
 async def test_a_server_that_starts_slowly_is_used_when_it_is_ready(mixed, tmp_path):
     archive, waves = mixed
     async with (
-        StrictServer(latency_s=0.05) as ready,
+        StrictServer(latency_s=0.15) as ready,
         StrictServer(latency_s=0.01, health_after=1) as late,
     ):
         job = strict_job(archive, ready.url, late.url, engine={"max_in_flight": 2, "model": "intern-s1-pro"})

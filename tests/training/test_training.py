@@ -65,6 +65,7 @@ def spec(small: Path, **fields: object) -> TrainingSpec:
     )
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(small, tmp_path):
     """Also where a checkpoint holds the mean of the last steps' weights."""
     half = spec(small, averaged=0.5)
@@ -99,6 +100,7 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(s
         train(half.model_copy(update={"seed": 5}), tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_losses_fall(small, tmp_path):
     train(spec(small, steps=24, batch=8, report_every=8, learning_rate=3e-3, save_every=24), tmp_path / "out")
     losses = [json.loads(line) for line in (tmp_path / "out" / LOG).read_text().splitlines()]

@@ -32,7 +32,8 @@ def test_the_step_leaves_the_engine_its_gpus_and_its_place():
         "srun --jobid=12 --overlap --gres=none --mem=0 --cpu-bind=none --mpi=none --export=ALL "
         "--job-name=s1batch-workers --kill-on-bad-exit=0 --nodes=3 --ntasks=6 --ntasks-per-node=2 "
         "--cpus-per-task=2 apptainer exec s1batch.sif python -m distributed.cli.dask_worker tcp://node0:4000 "
-        "--nthreads=5 --memory-limit=0 --death-timeout=60 --no-dashboard --interface=ib0 --local-directory=/tmp"
+        "--nthreads=5 --memory-limit=0 --death-timeout=60 --no-dashboard --preload-nanny=s1batch.workers.forking "
+        "--interface=ib0 --local-directory=/tmp"
     )
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 JOB = """\
@@ -17,6 +19,7 @@ output: out
 """
 
 
+@pytest.mark.slow
 def test_what_slurm_says_is_told_once_and_without_a_traceback(tmp_path):
     (tmp_path / "rows.csv").write_text("q\none\ntwo\n")
     (tmp_path / "job.yaml").write_text(JOB)
@@ -36,7 +39,7 @@ def test_what_slurm_says_is_told_once_and_without_a_traceback(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
     )
     said = done.stdout + done.stderr
     assert done.returncode == 1, said

@@ -13,6 +13,7 @@ from distributed import Client, LocalCluster
 from s1batch.errors import Interrupted
 from s1batch.part_runner import PartSummary
 from s1batch.scheduler import PartTask
+from s1batch.workers import keys
 from s1batch.workers.crew import Crew
 from s1batch.workers.plugin import Leaves
 from s1batch.workers.submission import Submission
@@ -77,10 +78,25 @@ def test_every_part_ends_once_and_no_more_are_submitted_than_there_are_two_place
     assert made.most_submitted == 2 * 2 * THREADS
 
 
+def test_parts_end_once_too_where_keys_are_used_again(tmp_path, monkeypatch):
+    """Workers come and go meanwhile, and what they did is done again under the same key."""
+    monkeypatch.setattr(keys, "REST", 40)
+    watch = Watched(at=100)
+    with submission(tmp_path, watch, 2) as (cluster, made):
+        watch.then = lambda: cluster.scale(1)
+        made.run([PartTask(part) for part in range(600)])
+    assert sorted(watch.parts) == list(range(600))
+
+
 def test_workers_that_join_later_get_parts_too(tmp_path):
     watch = Watched(at=20)
     with submission(tmp_path, watch, 1) as (cluster, made):
-        watch.then = lambda: cluster.scale(3)
+
+        def grow() -> None:
+            cluster.scale(3)
+            cluster.wait_for_workers(3)
+
+        watch.then = grow
         made.run([PartTask(part) for part in range(1500)])
     assert len(watch.parts) == 1500
     assert made.most_submitted == 2 * 3 * THREADS
@@ -91,7 +107,5 @@ def test_a_run_without_workers_ends_when_it_is_stopped(tmp_path):
     stop = threading.Event()
     with submission(tmp_path, Watched(), 0, stop) as (_, made):
         threading.Timer(1.0, stop.set).start()
-        began = time.monotonic()
         with pytest.raises(Interrupted):
             made.run([PartTask(part) for part in range(10)])
-    assert time.monotonic() - began < 15

@@ -44,7 +44,7 @@ def expected(text: str) -> str:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(100):
         while not condition():  # noqa: ASYNC110  the server under test has no events
             await asyncio.sleep(0.01)
 

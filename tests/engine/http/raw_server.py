@@ -95,7 +95,7 @@ async def serving(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def post(client: HttpClient, route: Route, body: bytes = b"{}", timeout_s: float = 30.0) -> Reply:
+async def post(client: HttpClient, route: Route, body: bytes = b"{}", timeout_s: float = 100.0) -> Reply:
     head = route.head("POST", {"Authorization": "Bearer sk-secret"}) + b"Content-Length: %d\r\n\r\n" % len(body)
     return await client.send(route, head, body, timeout_s=timeout_s, largest=1000)
 

@@ -99,7 +99,7 @@ class Caching(Loopback):
         self.hits += bool(cached)
         self.kept.add(start)
         reply = completion("yes", prompt_tokens=1000)
-        return Reply(body=reply.replace(b'"cached_tokens":3', b'"cached_tokens":%d' % cached), delay_s=0.005)
+        return Reply(body=reply.replace(b'"cached_tokens":3', b'"cached_tokens":%d' % cached), delay_s=0.03)
 
 
 async def test_questions_about_one_document_meet_its_cache_and_the_run_says_how_often(tmp_path: Any) -> None:

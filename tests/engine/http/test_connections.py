@@ -35,7 +35,7 @@ async def test_idle_connections_are_closed_after_a_while(monkeypatch):
     monkeypatch.setattr(http_client, "KEEP_ALIVE_S", 0.05)
     async with serving(always_ok) as server, HttpClient() as client:
         await post(client, server.route())
-        await asyncio.wait_for(server.left.wait(), 20)
+        await asyncio.wait_for(server.left.wait(), 100)
         await post(client, server.route())
         assert server.visits == 2
 
@@ -63,7 +63,7 @@ async def test_a_connection_that_the_server_closed_while_it_was_idle_is_not_used
     async with serving(once) as server, HttpClient() as client:
         for number in range(3):
             assert (await post(client, server.route())).body == b"ok"
-            await asyncio.wait_for(server.left.wait(), 20)
+            await asyncio.wait_for(server.left.wait(), 100)
             server.left.clear()
             await asyncio.sleep(0.05)  # its end travels; should it come later, the next request fails, see below
             assert server.visits == number + 1
@@ -90,7 +90,7 @@ async def test_a_get_over_a_kept_connection_that_is_closed_meanwhile_is_sent_aga
 
     async with serving(once_and_then_deaf) as server, HttpClient() as client:
         for number in range(1, 4):
-            reply = await client.get(f"http://127.0.0.1:{server.port}/health", {}, timeout_s=30, largest=1000)
+            reply = await client.get(f"http://127.0.0.1:{server.port}/health", {}, timeout_s=100, largest=1000)
             assert (reply.body, server.visits) == (b"ok", number)
 
 
@@ -113,7 +113,7 @@ async def test_what_comes_behind_a_response_is_never_the_next_answer(tail, apart
             reply = await post(client, server.route(), b"%d" % number)
             assert reply.body == b"%d" % number
             if apart:
-                await asyncio.wait_for(server.left.wait(), 20)  # the client hangs up
+                await asyncio.wait_for(server.left.wait(), 100)  # the client hangs up
                 server.left.clear()
 
 

@@ -85,7 +85,7 @@ async def test_an_endpoint_that_is_down_at_the_start_joins_later_but_only_with_t
             assert_answered(await answer_all(engine, questions(20)), questions(20))
             assert down.served == 0
             down.model = "mock"
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(100):
                 while down.served == 0:
                     await answer_all(engine, questions(10))
                     await asyncio.sleep(0.02)

@@ -16,7 +16,7 @@ from s1batch.engine.lmdeploy.question import generation_fields, response_format
 from s1batch.engine.rules import RULES
 from s1batch.records import Message, ModelIdentity, Request, Sampling, TextPart, Tool
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 SIDE = Path(__file__).with_name("lmdeploy_side.py")
 

@@ -28,7 +28,7 @@ from tests.archives import write_trace
 from tests.engine.lmdeploy.conftest import Real
 from tests.engine.lmdeploy.requests import question, told, wave
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
 

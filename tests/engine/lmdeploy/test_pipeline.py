@@ -25,7 +25,7 @@ from tests.engine.lmdeploy.conftest import Real
 from tests.engine.lmdeploy.requests import checksum, question, told, wave
 from tests.engine.reference.conftest import picture
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 TOOL = Tool("depth", "How deep.", {"type": "object", "properties": {"station": {"type": "string"}}})

@@ -117,7 +117,6 @@ def test_every_answer_is_the_one_it_would_be_alone(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=100, deadline=None)
 @given(arrivals=ARRIVALS, most=MOST, rows=ROWS, threads=st.sampled_from([1, 2]))

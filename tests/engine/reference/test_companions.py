@@ -49,6 +49,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_transformers_loads_configuration_tokenizer_and_processor(tmp_path: Path, nano_folder: Path) -> None:
     folder = tmp_path / "model"
     config = ModelConfig.read(nano_folder)

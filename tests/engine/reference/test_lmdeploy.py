@@ -40,7 +40,7 @@ from s1batch.records import (
 from tests.engine.reference.conftest import picture
 from tests.engine.reference.test_decoder import roughened
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 POISON_HZ = (1664.0, 2000.0, 2500.0, 3000.0, 3673.0)
 RATES_HZ = (0.1, 1.0, 5.0, 20.0, 47.3, 50.0, 100.0, 200.0, 384.9, 500.0, 1000.0, 1660.0, *POISON_HZ, 3680.0, 16_000.0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +23,7 @@ from s1batch.engine.reference.checkpoint import initialise, load_model, public_t
 from s1batch.engine.reference.engine import ReferenceEngine
 from s1batch.engine.reference.images import ImagePatches, cut, normalised
 from s1batch.engine.reference.spec import ReferenceEngineSpec, model_rules, open_reference
-from s1batch.engine.reference.vision import PATCHES_AT_ONCE
+from s1batch.engine.reference.vision import PATCHES_AT_ONCE, VisionTower
 from s1batch.engine.tokens import image_tokens
 from s1batch.errors import EngineError
 from s1batch.records import ImagePart, Message, TextPart
@@ -168,14 +170,23 @@ async def test_images_count_towards_the_context_exactly(engine: ReferenceEngine)
     assert refusal.reason == "context_too_long"
 
 
-async def test_a_cancelled_answer_about_a_large_image_frees_its_place(engine: ReferenceEngine) -> None:
+async def test_a_cancelled_answer_about_a_large_image_frees_its_place(
+    engine: ReferenceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A square of four megapixels takes seconds; the work is noticed to be unwanted long before."""
+    begun, embedded = threading.Event(), VisionTower._embedded
+
+    def begin(tower: VisionTower, image: ImagePatches, check: Callable[[], None]) -> torch.Tensor:
+        begun.set()
+        return embedded(tower, image, check)
+
+    monkeypatch.setattr(VisionTower, "_embedded", begin)
     large = asyncio.create_task(engine.answer(ask(images=(picture(2048, 2048),))))
-    await asyncio.sleep(0.3)
+    assert await asyncio.to_thread(begun.wait, 200)
     large.cancel()
     with pytest.raises(asyncio.CancelledError):
         await large
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(200):
         assert (await engine.answer(ask(max_tokens=2))).error is None
 
 

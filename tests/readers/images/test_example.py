@@ -22,7 +22,7 @@ def test_the_example_runs_and_resumes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "examples.images.run", str(tmp_path / "images")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for said in ("clean: every planned chunk has exactly one row", "nothing to do"):
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=110)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=800)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "EPSG:32633" in done.stdout
         assert said in done.stdout + done.stderr

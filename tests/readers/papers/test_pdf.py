@@ -140,7 +140,7 @@ def read_text(path, figures, least):
     if "crash" in path:
         os.abort()
     if "hang" in path:
-        time.sleep(60)
+        time.sleep(600)
     if "loud" in path:
         print("noise on the output", flush=True)
     return inner(path, figures, least)
@@ -189,9 +189,9 @@ def test_a_process_ends_itself_when_nobody_is_left_to_end_it(tmp_path: Path) -> 
         child.ask(
             b'{"what": "text", "figures": false, "least": 1, "seconds": -1.0, "path": "%s"}'
             % (os.fsencode(tmp_path / "hang.pdf").hex().encode()),
-            60.0,
+            600.0,
         )
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 240
     child.end()
 
 

@@ -171,7 +171,6 @@ def test_resampled_windows_have_the_planned_shape_and_components(**drawn: Any) -
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @settings(max_examples=80, deadline=None)
 @resampled
 def test_resampled_windows_of_many_archives_have_the_planned_shape_and_components(**drawn: Any) -> None:

@@ -16,7 +16,6 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_example_runs_verifies_and_resumes(tmp_path):
     command = [sys.executable, "-m", "examples.sensors.run", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from s1batch.readers.sensors import lane
 from tests.readers.sensors.made import plan, read, reader, seconds, series_of, zarr_array
 
-SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def numbered(steps: int, channels: int, dtype: str = "f4") -> np.ndarray:

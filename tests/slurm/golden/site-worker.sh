@@ -21,4 +21,5 @@ exec apptainer exec /images/s1batch.sif python -m distributed.cli.dask_worker tc
     --death-timeout 60 \
     --interface ib0 \
     --local-directory "$TMPDIR" \
-    --no-dashboard
+    --no-dashboard \
+    --preload-nanny s1batch.workers.forking

@@ -13,4 +13,5 @@ exec /usr/bin/python3 -m distributed.cli.dask_worker tcp://10.0.0.1:4000 \
     --nthreads 4 \
     --memory-limit 0 \
     --death-timeout 60 \
-    --no-dashboard
+    --no-dashboard \
+    --preload-nanny s1batch.workers.forking
