@@ -7,6 +7,9 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
+
+import pytest
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _POLICY = Path("/usr/sbin/policy-rc.d")
@@ -14,6 +17,21 @@ _POLICY = Path("/usr/sbin/policy-rc.d")
 
 class CannotRun(Exception):
     """Something that tests need cannot be installed or started here; the text says why."""
+
+
+class NotOffered(CannotRun):
+    """The kernel, or the container around the tests, does not offer it."""
+
+
+def give_up(reason: CannotRun) -> NoReturn:
+    """Skip a test that cannot run here; in CI, where everything can be installed, only if the kernel stands against it.
+
+    Raises:
+        CannotRun: In CI.
+    """
+    if "CI" in os.environ and not isinstance(reason, NotOffered):
+        raise reason
+    pytest.skip(str(reason))
 
 
 def install(wanted: Mapping[str, str]) -> None:

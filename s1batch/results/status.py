@@ -15,10 +15,11 @@ import polars as pl
 
 from s1batch.plan_store import PlanStore
 from s1batch.results.atomic import results_errors
+from s1batch.results.holder import Holder, read_holder
 from s1batch.results.journal import read_journal
 from s1batch.results.journal_turns import is_turn
 from s1batch.results.layout import Layout
-from s1batch.results.lease import STALE_S, Holder, read_holder
+from s1batch.results.lease import STALE_S
 from s1batch.results.part_files import PartFiles
 from s1batch.results.part_writer import part_journals
 from s1batch.results.process import ProcessIdentity

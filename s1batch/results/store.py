@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from s1batch.errors import LockedError, ResultsError
 from s1batch.records import Outcome, Row, Turn
 from s1batch.results.atomic import clean_temporaries, make_folder, refresh_listing, results_errors
+from s1batch.results.holder import read_holder
 from s1batch.results.journal import JournalFlusher, read_journal
 from s1batch.results.journal_turns import OpenTurns
 from s1batch.results.layout import Layout
-from s1batch.results.lease import Lease, LeaseClock, LeaseKeeper, read_holder
+from s1batch.results.lease import Lease, LeaseClock, LeaseKeeper
 from s1batch.results.part_files import PartFiles, rows_folder
 from s1batch.results.part_writer import PartWriter, journal_rows, part_journals, remove_journals
 from s1batch.results.patience import Patience

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import Self
 
 from tests import debian
-from tests.debian import CannotRun
+from tests.debian import CannotRun, NotOffered
 
 
 class Network:
@@ -33,7 +33,7 @@ class Network:
 
     def __enter__(self) -> Self:
         if os.geteuid() != 0:
-            raise CannotRun("a network of one's own needs root")
+            raise NotOffered("a network of one's own needs root")
         debian.install({"iproute2": "ip"})
         try:
             self._make("switch")
@@ -97,4 +97,4 @@ class Network:
 def _call(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     if done.returncode != 0:
-        raise CannotRun(f"{' '.join(command)}: {done.stderr.strip()}")
+        raise NotOffered(f"{' '.join(command)}: {done.stderr.strip()}")

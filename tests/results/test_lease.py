@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from s1batch.errors import LockedError, ResultsError
-from s1batch.results.lease import LeaseKeeper, read_holder
+from s1batch.results.holder import read_holder
+from s1batch.results.lease import LeaseKeeper
 from s1batch.results.process import ProcessIdentity
 from tests.results import victim
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from s1batch.errors import LockedError, ResultsError, StorageAway
+from s1batch.results.holder import read_holder
 from s1batch.results.journal import read_journal
-from s1batch.results.lease import LeaseKeeper, read_holder
+from s1batch.results.lease import LeaseKeeper
 from s1batch.results.part_writer import journal_rows, part_journals
 from s1batch.results.patience import Patience
 from s1batch.results.store import ResultsStore

@@ -302,4 +302,4 @@ if __name__ == "__main__":
     try:
         install(accounting=True)
     except CannotRun as reason:
-        print(f"no Slurm cluster here: {reason}; tests that need one will be skipped")
+        print(f"no Slurm cluster here: {reason}; tests that need one cannot run")

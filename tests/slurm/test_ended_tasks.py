@@ -10,8 +10,9 @@ import pytest
 
 import s1batch
 from s1batch.execution import RunOptions
+from s1batch.results.holder import read_holder
 from s1batch.results.layout import Layout
-from s1batch.results.lease import STALE_S, LeaseKeeper, read_holder
+from s1batch.results.lease import STALE_S, LeaseKeeper
 from s1batch.results.process import ProcessIdentity
 from s1batch.results.status import status
 from s1batch.results_report import status_dict, status_lines

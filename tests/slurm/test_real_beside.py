@@ -14,8 +14,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from s1batch.results.holder import read_holder
 from s1batch.results.layout import Layout
-from s1batch.results.lease import read_holder
 from s1batch.slurm.folder import SubmissionFolder, submissions
 from tests.slurm.cluster import Cluster
 from tests.slurm.submitted import Submitted

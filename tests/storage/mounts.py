@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import debian
-from tests.debian import CannotRun
+from tests.debian import CannotRun, NotOffered
 from tests.storage.faulty import CHANGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ def install() -> None:
         CannotRun: That is not possible here.
     """
     if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        raise CannotRun("a file system of one's own needs root and /dev/fuse")
+        raise NotOffered("a file system of one's own needs root and /dev/fuse")
     debian.install({"fuse3": "fusermount3"})
 
 
