@@ -277,7 +277,8 @@ def estimate_text_tokens(text: str) -> int:
     English prose has 4 to 5 bytes per token, JSON and Chinese about 3. Long digit strings can reach one token per
     byte; a tokenizer is the remedy where that matters.
     """
-    return -(-len(text.encode("utf-8", errors="replace")) // 3)
+    nbytes = len(text) if text.isascii() else len(text.encode("utf-8", errors="replace"))
+    return -(-nbytes // 3)
 
 
 def _refuse(reason: Reason, detail: str) -> Refusal:

@@ -23,9 +23,9 @@ Texts = Annotated[tuple[str, ...], OneOrSeveral]
 
 
 class Config(BaseModel):
-    """A frozen model that refuses unknown fields."""
+    """A frozen model that refuses unknown fields; its validator is made when it is first wanted, as few ever are."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, str_strip_whitespace=True)
 
 
 def placement(default: Any = ..., **kwargs: Any) -> Any:

@@ -63,7 +63,9 @@ class RunBlock(Config):
     )
     drain_s: float = placement(30.0, ge=0, description="how long an interrupted run waits for answers on their way")
     storage_patience_s: float = placement(
-        300.0, ge=0, description="how long a run waits for a results folder that is full, read-only or out of reach"
+        300.0,
+        ge=0,
+        description="how long a run waits for a results folder that is full, read-only, out of reach or silent",
     )
     budget_tokens: int | None = placement(
         None, ge=1, description="tokens of prompts and answers, over all runs of the job, at which a run stops"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import os
@@ -54,6 +55,7 @@ def settle_process() -> None:
     C++ looks at the environment only, once, when it is loaded; `set_memory_pool` speaks for the calls from Python.
     The jemalloc inside polars does likewise; left alone it keeps freed pages: 14 MB more at the end of 19,000 rows.
     Reference counts free nearly everything here, so the collector of cycles has little to find and may look less often.
+    At the end of the process it would look at everything, several times: a sixth of a second. It is spared that.
 
     At the first list that it converts, pyarrow imports pandas where that is installed, to tell a list from a Series: a
     third of a second and 45 MB. Here it looks once, finds nothing, and remembers that. Everything else may import
@@ -62,6 +64,7 @@ def settle_process() -> None:
     _settle_malloc()
     _allow_open_files()
     gc.set_threshold(OBJECTS_BEFORE_COLLECTION, 20, 50)
+    atexit.register(gc.freeze)
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     os.environ.setdefault("_RJEM_MALLOC_CONF", POLARS_ALLOCATOR)
     import pyarrow as pa

@@ -111,8 +111,8 @@ def submit(
     elif dry_run:
         try:
             earlier = earlier_at_work(options.results(loaded), slurm)
-        except SlurmError as error:
-            _say(f"{error}; so these are all shards that are not complete, in the queue or not")
+        except SlurmError:
+            _say("squeue cannot be asked: these are all shards that are not complete, in the queue or not")
             earlier = []
         click.echo("\n".join(dry_run_lines(beside(prepared, earlier, _say))), nl=False)
     else:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Hashable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -36,6 +37,8 @@ LOOK_AGAIN_S = 5.0
 
 STREAK_LIMIT = 20
 """Requests that fail in a row, none answered in between, after which the engine counts as gone."""
+
+_NOTHING = nullcontext()
 
 _DOOR_IS_SHUT: frozenset[Reason] = frozenset({"unauthorized", "not_found"})
 """Refusals that are asked once only, but that say something about the endpoint rather than about the request."""
@@ -173,14 +176,17 @@ class HttpEngine:
         attempts = 0
         while attempts < self._backoff.max_attempts:
             async with self._slots:
-                endpoint = await self._next_endpoint(last, deadline, question)
+                # Nearly always one is free: then nobody has to be counted as waiting.
+                endpoint = self._free_endpoint(last, deadline, question) or await self._next_endpoint(
+                    last, deadline, question
+                )
                 if endpoint is None:
                     break
                 body = question.body  # not before its turn
                 attempts += 1
                 sent = time.monotonic()
                 try:
-                    with self._router.computing(endpoint, batch_class):
+                    with _NOTHING if batch_class is None else self._router.computing(endpoint, batch_class):
                         result = self._clean(await self._attempt(endpoint, body, expected, deadline))
                 finally:
                     if self._router.has_room_for_waiting(endpoint):
@@ -321,34 +327,34 @@ class HttpEngine:
 
     # -------------------------------------------------------------------------------------------------- endpoints
 
+    def _free_endpoint(self, last: Endpoint | None, deadline: float, question: Question) -> Endpoint | None:
+        """Return the endpoint to ask now; None when none is free, or it is too late."""
+        now = time.monotonic()
+        if now >= deadline:
+            return None
+        return self._router.pick(now, last, self._left(), question.batch_class, question.prompt)
+
     async def _next_endpoint(self, last: Endpoint | None, deadline: float, question: Question) -> Endpoint | None:
         """Return the endpoint to ask, waiting for one if need be; None when none will be free before the deadline."""
-        with self._router.waiting_for(question.batch_class) as wait:
-            return await self._choose(last, deadline, question, wait)
-
-    async def _choose(
-        self, last: Endpoint | None, deadline: float, question: Question, wait: Callable[[], None]
-    ) -> Endpoint | None:
         batch_class = question.batch_class
-        while True:
-            now = time.monotonic()
-            if now >= deadline:
-                return None
-            if (endpoint := self._router.pick(now, last, self._left(), batch_class, question.prompt)) is not None:
-                return endpoint
-            if batch_class is not None and self._router.is_in_use(now):
-                # Endpoints work, and have other classes.
-                wait()
-                self._router.promise(now, batch_class, self.resolved.max_in_flight)
-                await self._wait(min(LOOK_AGAIN_S, deadline - now))
-                continue
-            dead_s, wait_s = self._router.dead_for_s(now), self._router.next_change_s(now)
-            patience_s = self.resolved.unavailable_after_s - dead_s
-            if patience_s <= 0:
-                raise EngineUnavailable("engine_unavailable", self._obituary(dead_s))
-            if wait_s < float("inf") and now + wait_s >= deadline:
-                return None
-            await self._wait(min(wait_s, patience_s, deadline - now))
+        with self._router.waiting_for(batch_class) as wait:
+            while (now := time.monotonic()) < deadline:
+                if (endpoint := self._free_endpoint(last, deadline, question)) is not None:
+                    return endpoint
+                if batch_class is not None and self._router.is_in_use(now):
+                    # Endpoints work, and have other classes.
+                    wait()
+                    self._router.promise(now, batch_class, self.resolved.max_in_flight)
+                    await self._wait(min(LOOK_AGAIN_S, deadline - now))
+                    continue
+                dead_s, wait_s = self._router.dead_for_s(now), self._router.next_change_s(now)
+                patience_s = self.resolved.unavailable_after_s - dead_s
+                if patience_s <= 0:
+                    raise EngineUnavailable("engine_unavailable", self._obituary(dead_s))
+                if wait_s < float("inf") and now + wait_s >= deadline:
+                    return None
+                await self._wait(min(wait_s, patience_s, deadline - now))
+        return None
 
     async def _wait(self, seconds: float) -> None:
         """Wait until an endpoint is readmitted or has passed its trial, or as long as stated."""

@@ -47,7 +47,9 @@ class HttpEngineSpec(Config):
     """
 
     # An error message must not repeat a URL that holds a password.
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, defer_build=True, str_strip_whitespace=True, hide_input_in_errors=True
+    )
 
     kind: Literal["http"] = "http"
     urls: tuple[str, ...] = placement(())

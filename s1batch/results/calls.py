@@ -15,18 +15,18 @@ from contextlib import contextmanager
 SILENT_S = 10.0
 """A call that takes longer says that the folder does not answer."""
 
-_TICK_S = 1.0
-
 
 class CallsUnderWay:
     """The short calls of one process to one results folder.
 
     Args:
-        look: Called every second, from a thread of its own, with how long the oldest call has been under way; 0: none.
+        look: Called again and again, in a thread of its own, with how long the oldest call is under way; 0: none.
+        every_s: Pause between two looks.
     """
 
-    def __init__(self, look: Callable[[float], None]) -> None:
+    def __init__(self, look: Callable[[float], None], every_s: float) -> None:
         self._look = look
+        self._every_s = every_s
         self._lock = threading.Lock()
         self._begun: dict[int, float] = {}
         self._count = 0
@@ -61,5 +61,5 @@ class CallsUnderWay:
         self._closed.set()
 
     def _watch(self) -> None:
-        while not self._closed.wait(_TICK_S):
+        while not self._closed.wait(self._every_s):
             self._look(self.oldest_s())

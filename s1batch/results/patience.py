@@ -91,7 +91,7 @@ class Patience:
         self._grace_s = grace_s
         self._silent_since: float | None = None
         self._stopped_at: float | None = None
-        self._calls = CallsUnderWay(self._listen)
+        self._calls = CallsUnderWay(self._listen, silent_s / 10)
         self._thread = StorageThread(self.call)
         self.lost = 0
 
@@ -136,16 +136,24 @@ class Patience:
             StorageAway: The disk stayed away.
         """
         give_up: float | None = None
+        stored = False
+
+        def doing() -> T:
+            nonlocal stored
+            result = do()
+            stored = True
+            return result
+
         try:
             while True:
                 try:
-                    return await self._thread.do(do)
+                    return await self._thread.do(doing)
                 except StorageAway as error:
                     give_up = self._failed(error, give_up)
                     while not self._is_over(error, give_up):  # noqa: ASYNC110  (a thread looks, and knows no loop)
                         await asyncio.sleep(_POLL_S)
         except BaseException:
-            self.lost += 1
+            self.lost += not stored
             raise
 
     def _failed(self, error: StorageAway, give_up: float | None) -> float:
@@ -181,7 +189,7 @@ class Patience:
     # ------------------------------------------------------------------------------------ what hangs
 
     def _listen(self, oldest_s: float) -> None:
-        """Look whether the disk answers; called every second."""
+        """Look whether the disk answers; called again and again."""
         now = time.monotonic()
         if oldest_s < self._silent_s:
             if (since := self._silent_since) is not None:

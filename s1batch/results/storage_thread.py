@@ -35,11 +35,20 @@ class StorageThread:
         return len(self._waiting)
 
     async def do(self, what: Callable[[], T]) -> T:
-        """Do something, and return what it returns.
+        """Do something, and return what it returns; who is cancelled meanwhile is so when it is done.
 
         Raises:
             BaseException: What it raises, or what `give_up` was told.
         """
+        try:
+            return await self._done(what)
+        except asyncio.CancelledError:
+            # An answer that is here is stored, although its part ends. What comes later is done later.
+            with suppress(Exception):
+                await self._done(lambda: None)
+            raise
+
+    async def _done(self, what: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
         with self._lock:
@@ -77,8 +86,6 @@ class StorageThread:
                 if work is None:
                     continue
                 what, done, loop = work
-                if done.done():
-                    continue  # nobody waits for it any more
                 outcomes.setdefault(loop, []).append((done, *self._outcome(what)))
             for loop, settled in outcomes.items():
                 with suppress(RuntimeError):

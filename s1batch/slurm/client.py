@@ -10,13 +10,14 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from s1batch.errors import S1BatchError
 from s1batch.slurm.flags import OWN
+from s1batch.slurm.shards import parse_indices
 
 PATIENCE_S = 30.0
 """How long one of Slurm's programs may take."""
@@ -195,8 +196,7 @@ class SlurmPrograms:
         said = self._answer("sacct", "--noheader", "--parsable2", "--allocations", fields, "--jobs", ",".join(jobs))
         if said is None:
             return None
-        found = [_accounted(line) for line in said.splitlines() if line.count("|") == 3]
-        return [each for each in found if each is not None]
+        return [task for line in said.splitlines() if line.count("|") == 3 for task in _accounted(line)]
 
     def remembered(self, job: str) -> list[JobState] | None:
         """Return what the controller still knows of a job that has ended; None when it cannot be asked."""
@@ -207,18 +207,17 @@ class SlurmPrograms:
         found = []
         for line in said.splitlines():
             fields = _fields(line)
-            index = fields.get("ArrayTaskId", "")
-            if "JobState" in fields and (not index or index.isdigit()):
-                found.append(
-                    JobState(
-                        job=fields.get("ArrayJobId") or fields["JobId"],
-                        index=int(index) if index else None,
-                        state=fields["JobState"],
-                        reason=_reason(fields.get("Reason", "")),
-                        node=fields.get("NodeList", "").replace("(null)", ""),
-                        exit_code=fields.get("ExitCode", ""),
-                    )
-                )
+            if "JobState" not in fields:
+                continue
+            state = JobState(
+                job=fields.get("ArrayJobId") or fields["JobId"],
+                index=None,
+                state=fields["JobState"],
+                reason=_reason(fields.get("Reason", "")),
+                node=fields.get("NodeList", "").replace("(null)", ""),
+                exit_code=fields.get("ExitCode", ""),
+            )
+            found += _tasks(state, fields.get("ArrayTaskId", ""))
         return found
 
     def cancel(self, jobs: Sequence[str]) -> None:
@@ -278,14 +277,26 @@ def _queued(line: str) -> JobState:
     )
 
 
-def _accounted(line: str) -> JobState | None:
+def _accounted(line: str) -> list[JobState]:
     name, state, node, code = line.split("|")
     job, _, index = name.partition("_")
-    if index and not index.isdigit():
-        return None  # tasks that wait are one line, `123_[4-7]`; the queue knows them one by one
     found = state.split()[0] if state else "UNKNOWN"  # "CANCELLED by 1000"
     place = "" if node == "None assigned" else node
-    return JobState(job=job, index=int(index) if index else None, state=found, node=place, exit_code=code)
+    return _tasks(JobState(job=job, index=None, state=found, node=place, exit_code=code), index)
+
+
+def _tasks(state: JobState, indices: str) -> list[JobState]:
+    """Return the tasks of a record: one, or several that were cancelled before any of them had begun.
+
+    Args:
+        state: The record, as that of a job of its own.
+        indices: `3`, `1,3-5%2` or `[1,3-5]`; empty for a job of its own.
+    """
+    if not indices:
+        return [state]
+    if not indices.isdigit() and not state.ended:
+        return []  # tasks that wait are one record; the queue knows them one by one
+    return [replace(state, index=index) for index in parse_indices(indices)]
 
 
 def _reason(said: str) -> str:

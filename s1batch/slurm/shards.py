@@ -6,6 +6,7 @@ blocks of that many; a block is one array, and its offset is added to the index 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
@@ -57,6 +58,14 @@ def array_slices(shards: Sequence[int], max_array_size: int, parallel: int | Non
             share = parallel // len(blocks) + (number < parallel % len(blocks))
         slices.append(ArraySlice(offset=offset, indices=tuple(shard - offset for shard in members), parallel=share))
     return tuple(slices)
+
+
+def parse_indices(text: str) -> list[int]:
+    """Return the indices that Slurm writes as `0-3,7%2` or `[0-10:5]`; what it cuts off from a long list is missing."""
+    found: list[int] = []
+    for first, last, step in re.findall(r"(\d+)(?:-(\d+)(?::(\d+))?)?", text.partition("%")[0]):
+        found += range(int(first), int(last or first) + 1, int(step or 1))
+    return found
 
 
 def index_text(indices: Iterable[int], parallel: int | None = None) -> str:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from s1batch.errors import Interrupted
 from s1batch.slurm.client import JobState
 from s1batch.slurm.folder import SubmissionFolder
 from s1batch.slurm.state import ShardState, Standing, SubmissionState
@@ -45,7 +46,7 @@ def submission_lines(state: SubmissionState, folder: SubmissionFolder) -> list[s
         lines.append(f"  closing job: {found.get('said', 'ended')}")
     elif state.closing is not None:
         words = [f"  closing job {jobs.closing}: {_slurm_words(state.closing)}"]
-        if state.closing.ended:
+        if state.closing.ended and state.closing.state != "CANCELLED":
             log = folder.closing_log
             words += [exit_words(state.closing.exit_code), f"{log} {_last_line(log)}"]
         lines.append("; ".join(word for word in words if word))
@@ -77,10 +78,14 @@ def shard_line(shard: ShardState, folder: SubmissionFolder) -> str:
             words.append(f"on {told.node}")
     if note is not None and note.restarts:
         words.append(f"started again {count(note.restarts, 'time')}")
+    if told is not None and not told.ended and "held" in told.reason.lower():
+        words.append(f"`scontrol release {told.name}` lets it go on")
     if shard.standing not in ("ended", "gone", "unknown"):
         return "; ".join(words)
     if note is not None and note.ended is not None and not note.requeued:
-        words.append(f"exit code {note.exit_code}: {note.said}")
+        # One that was interrupted says how a run goes on; a shard goes on when it is submitted again.
+        said = note.said.partition(";")[0] if note.exit_code == Interrupted.exit_code else note.said
+        words.append(f"exit code {note.exit_code}: {said}")
     elif shard.standing != "unknown":
         words += _without_a_word(shard, folder)
     return "; ".join(words)
@@ -88,9 +93,11 @@ def shard_line(shard: ShardState, folder: SubmissionFolder) -> str:
 
 def _without_a_word(shard: ShardState, folder: SubmissionFolder) -> list[str]:
     """Return what others know of the end of a task that has not noted it: Slurm, and the log."""
-    words = [exit_words(shard.slurm.exit_code)] if shard.slurm is not None else []
-    began = "it was ended before it could say why" if shard.note is not None else "s1batch did not come to run"
-    words.append(began)
+    told, began = shard.slurm, shard.note is not None and not shard.note.requeued
+    if told is not None and told.state == "CANCELLED" and not began:
+        return []  # before it began: nothing is left to explain
+    words = [exit_words(told.exit_code)] if told is not None else []
+    words.append("it was ended before it could say why" if began else "s1batch did not come to run")
     if shard.task:
         log = folder.log(shard.task)
         words.append(f"{log} {_last_line(log)}")
@@ -132,6 +139,7 @@ def _last_line(log: Path) -> str:
 
 
 def _slurm_words(job: JobState) -> str:
-    # Slurm gives this reason for each batch job that ends by a signal; the signal itself says more.
-    reason = "" if job.reason == "JobLaunchFailure" and job.exit_code not in ("", "0:0") else job.reason
+    # Slurm gives this reason for each batch job that ends by a signal, and keeps why a cancelled one had waited.
+    by_signal = job.reason == "JobLaunchFailure" and job.exit_code not in ("", "0:0")
+    reason = "" if by_signal or job.state == "CANCELLED" else job.reason
     return f"{job.state.lower()} ({reason})" if reason else job.state.lower()

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.archives import pick_job, write_archive
-from tests.faults.runs import Run, start, write_job
+from tests.faults.runs import Run, rows, start, write_job
 from tests.storage.mounts import FaultyMount, install
 from tests.storage.steps import fingerprints, under_way
 
@@ -94,9 +94,8 @@ def main() -> None:
                 if code != 0:
                     assert start(job).wait(120) == 0
                 asked = fingerprints(job)
-                print(
-                    f"| {name} | {'yes' if code == 0 else 'no'} | {len(set(asked))} | {len(asked) - len(set(asked))} |"
-                )
+                itself, height = "yes" if code == 0 else "no", rows(folder / "out").height
+                print(f"| {name} | {itself} | {height} | {len(asked) - len(set(asked))} |", flush=True)
 
 
 if __name__ == "__main__":

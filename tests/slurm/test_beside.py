@@ -290,6 +290,21 @@ def test_what_slurm_and_the_log_know_of_a_task_that_said_nothing_is_told(job, sl
     assert any("100_3 failed; on n1; ended by SIGKILL; it was ended before it could say why; " in x for x in lines)
 
 
+def test_a_task_that_is_held_says_how_it_goes_on_and_one_that_was_interrupted_does_not(job, slurm):
+    folder = submitted(job, slurm)
+    slurm.in_queue = [task("100", 0, "PENDING", reason="JobHeldUser")]
+    slurm.in_memory = [task("100", index, "CANCELLED", reason="Dependency", node="n1") for index in (1, 2)]
+    said = "interrupted; the answers so far are in out; run the same command to go on"
+    note = ShardNote(shard=1, task="100_1", restarts=0, node="n1", began=1.0, ended=2.0, exit_code=75, said=said)
+    folder.write_note(note)
+    lines = lines_of(job, slurm)
+    assert (
+        "  shard 0: waiting, no plan yet; 100_0 pending (JobHeldUser); `scontrol release 100_0` lets it go on" in lines
+    )
+    assert "  shard 1: ended, no plan yet; 100_1 cancelled; on n1; exit code 75: interrupted" in lines
+    assert "  shard 2: ended, no plan yet; 100_2 cancelled; on n1" in lines, "it had not begun"
+
+
 def test_the_note_of_a_start_that_was_followed_by_another_is_not_taken_for_its_end(job, slurm):
     folder = submitted(job, slurm)
     note = ShardNote(shard=0, task="100_0", restarts=0, node="n1", began=1.0, ended=2.0, exit_code=75)

@@ -91,6 +91,10 @@ def test_accounting_is_read_where_there_is_some(programs):
         task("7", 1, "CANCELLED", node="n2", exit_code="0:15"),
         task("8", None, "TIMEOUT", node="n1", exit_code="0:1"),
     ]
+    cancelled = "9_[1,3-4%2]|CANCELLED by 1000|None assigned|0:0\n"
+    assert programs(sacct=f"printf '{cancelled}'\n".replace("%", "%%")).accounted(["9"]) == [
+        task("9", index, "CANCELLED", exit_code="0:0") for index in (1, 3, 4)
+    ], "an array that was cancelled before any of its tasks had begun is one line"
     disabled = programs(sacct="echo 'Slurm accounting storage is disabled' >&2; exit 1\n")
     assert disabled.accounted(["7"]) is None
 
@@ -103,6 +107,12 @@ def test_the_controllers_memory_is_read(programs):
     assert slurm.remembered("7") == [
         task("7", 0, "FAILED", node="n1", exit_code="7:0"),
         task("7", 4, "OUT_OF_MEMORY", reason="OutOfMemory", node="n1", exit_code="0:125"),
+    ]
+    waited = (
+        "JobId=9 ArrayJobId=9 ArrayTaskId=1,5-6%2 JobState=CANCELLED Reason=Dependency ExitCode=0:0 NodeList=(null)"
+    )
+    assert programs(scontrol=f"echo '{waited}'\n").remembered("9") == [
+        task("9", index, "CANCELLED", reason="Dependency", exit_code="0:0") for index in (1, 5, 6)
     ]
     assert (
         programs(scontrol="echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1\n").remembered("7") == []

@@ -252,3 +252,19 @@ def test_the_requeue_of_the_last_task_leaves_running_and_finished_ones_alone(bar
     assert job.closed()["complete"]
     job.check(8)
     assert job.asked_twice() <= 1, "more than what was on its way in the cancelled task"
+
+
+def test_what_was_cancelled_before_it_began_is_free_at_once(cluster: Cluster, tmp_path: Path) -> None:
+    """Slurm keeps an array of which no task has begun as one record."""
+    job = HeldJob(cluster, tmp_path / "job", rows=4)
+    job.let_go()
+    job.submit(3, "--no-closing", "--sbatch", "hold")
+    status = job.s1batch("status", "out")[1]
+    (array,) = job.last.read_jobs().arrays
+    assert f"{array}_0 pending (JobHeldUser); `scontrol release {array}_0` lets it go on" in status, status
+    code, said = job.s1batch("cancel", "out")
+    assert code == 0, said
+    assert "3 shards of 3: 3 ended" in job.s1batch("status", "out")[1]
+    job.again(2)
+    assert job.closed()["complete"]
+    job.check(4)

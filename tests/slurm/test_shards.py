@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s1batch.errors import UsageError
-from s1batch.slurm.shards import array_slices, incomplete_shards, index_text, parts_of_shards
+from s1batch.slurm.shards import array_slices, incomplete_shards, index_text, parse_indices, parts_of_shards
 
 
 def test_only_shards_with_an_unfinished_part_are_incomplete():
@@ -59,3 +59,14 @@ def test_index_text_names_the_indices(indices):
 
 def test_index_text_is_short():
     assert index_text([0, 1, 2, 5, 7, 8], 4) == "0-2,5,7-8%4"
+
+
+@given(st.sets(st.integers(0, 200)), st.one_of(st.none(), st.integers(1, 9)))
+def test_indices_are_read_as_they_are_written(indices, parallel):
+    assert parse_indices(index_text(sorted(indices), parallel)) == sorted(indices)
+
+
+def test_what_slurm_itself_writes_is_read():
+    assert parse_indices("[1,3,5-8%2]") == [1, 3, 5, 6, 7, 8]
+    assert parse_indices("0-10:5") == [0, 5, 10]
+    assert parse_indices("[1-3,5,...]") == [1, 2, 3, 5]

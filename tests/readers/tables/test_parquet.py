@@ -176,3 +176,27 @@ def test_a_damaged_group_costs_its_own_rows_only(tmp_path):
             else:
                 assert not isinstance(row, SourceError)
                 assert row["number"] == index
+
+
+def test_rows_of_megabytes_read_the_same_and_leave_the_allocator_of_the_process_as_it_was(tmp_path):
+    path = tmp_path / "large.parquet"
+    texts = [f"{number}:" + chr(97 + number) * 2**19 for number in range(12)]
+    pq.write_table(pa.table({"number": range(12), "text": texts}), path, row_group_size=4)
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        read: dict[int, list[str]] = {}
+
+        def read_all(turn: int) -> None:
+            rows = Parquet(columns=None).read(path, [RowPlace(index=index) for index in range(12)])
+            read[turn] = [row["text"] for row in rows if not isinstance(row, SourceError)]
+
+        threads = [threading.Thread(target=read_all, args=(turn,)) for turn in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert read == dict.fromkeys(range(4), texts)
+        assert pa.default_memory_pool().backend_name == "system"
+    finally:
+        pa.set_memory_pool(before)
