@@ -92,7 +92,7 @@ def test_a_run_waits_for_a_compaction_to_end(copy):
         with store.gate():
             thread = threading.Thread(target=run)
             thread.start()
-            thread.join(2)
+            thread.join(1)
             assert thread.is_alive()
             released = time.monotonic()
         thread.join(60)

@@ -49,7 +49,7 @@ def test_a_job_file_is_understood_without_any_reader():
     assert not modules & {*HEAVY, "pyarrow", "polars", "PIL"}
 
 
-@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("again", [pytest.param(False, marks=pytest.mark.slow), True])
 async def test_a_run_over_a_table_and_an_endpoint_imports_no_library_that_it_does_not_use(tmp_path, again):
     (tmp_path / "rows.jsonl").write_text('{"q": "one"}\n{"q": "two"}\n')
     job = tmp_path / "job.yaml"

@@ -148,6 +148,7 @@ def test_a_disk_that_comes_back_is_waited_for_and_nothing_is_asked_twice(trouble
     assert len(fingerprints) == len(set(fingerprints)), "an answer was lost on the way"
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_away_ends_the_run_and_says_what_is_lost(job, undisturbed, hold):
     flag, out = job.parent / "full", job.parent / "out"
     hold(100)

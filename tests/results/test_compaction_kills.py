@@ -16,7 +16,9 @@ from tests.plans import SCHEMA
 from tests.results import victim
 from tests.results.finished import rows_of, write_results
 
-EXCHANGE = pytest.mark.parametrize("exchanges", [True, False], ids=["exchange", "two renames"])
+EXCHANGE = pytest.mark.parametrize(
+    "exchanges", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["exchange", "two renames"]
+)
 
 
 @pytest.fixture(scope="module")

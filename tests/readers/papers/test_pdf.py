@@ -157,7 +157,7 @@ def fragile(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("fragile")
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_pdf_that_ends_or_stops_its_process_costs_itself_only(tmp_path: Path, processes: int) -> None:
     for name in ("a", "crash", "d", "hang", "loud", "z"):
         write(tmp_path, f"{name}.pdf", one_column(f"This is {name}."))
