@@ -54,7 +54,8 @@ _PASSING = frozenset(
 def results_error(error: OSError, path: Path) -> ResultsError:
     """Return the error for a person: what failed, on which file, and what to do."""
     advice = _ADVICE.get(error.errno or 0, "run again to go on when the cause is gone")
-    kind = StorageAway if error.errno in _PASSING else ResultsError
+    # Arrow does not say why a file cannot be closed: what was written could not be stored.
+    kind = StorageAway if error.errno is None or error.errno in _PASSING else ResultsError
     return kind(f"{path}: {error.strerror or error}; {advice}")
 
 
@@ -86,11 +87,12 @@ def refresh_listing(folder: Path) -> None:
     it is not what it was, so a file is made and removed.
 
     Raises:
-        OSError: As the system reports it.
+        ResultsError: The folder cannot be written.
     """
     path = temporary_path(folder / "listing", ProcessIdentity.current())
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    path.unlink(missing_ok=True)
+    with results_errors(folder):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        path.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path) -> None:

@@ -20,13 +20,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Protocol
 
 import orjson
 
 from s1batch.errors import LockedError
 from s1batch.results.atomic import make_folder, results_errors
 from s1batch.results.holder import Holder, read_holder
+from s1batch.results.lease_clock import FileSystemClock, LeaseClock
 from s1batch.results.process import ProcessIdentity
 from s1batch.results.task_identity import TaskIdentity
 
@@ -38,44 +38,6 @@ HEARTBEAT_S = 5.0
 
 _LOOKS = 11
 """How often the disk is tried while one watches whether a lease is touched."""
-
-
-class LeaseClock(Protocol):
-    """The times that leases are judged by."""
-
-    def file_time_ns(self, folder: Path) -> int:
-        """Return the time that the file system of `folder` stamps on a file now."""
-
-    def touch(self, path: Path) -> None:
-        """Stamp the present time of the file system on a file."""
-
-    def sleep(self, seconds: float) -> None:
-        """Wait."""
-
-
-class FileSystemClock:
-    """The real clock."""
-
-    def file_time_ns(self, folder: Path) -> int:
-        """Touch a probe file and return its time."""
-        probe = folder / f".probe_{os.getpid()}_{secrets.token_hex(4)}"
-        try:
-            handle = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-            try:
-                os.utime(handle)
-                return os.fstat(handle).st_mtime_ns
-            finally:
-                os.close(handle)
-        finally:
-            probe.unlink(missing_ok=True)
-
-    def touch(self, path: Path) -> None:
-        """Let the file system set the modification time."""
-        os.utime(path)
-
-    def sleep(self, seconds: float) -> None:
-        """Wait."""
-        time.sleep(seconds)
 
 
 class Lease:

@@ -16,7 +16,8 @@ from s1batch.results.holder import read_holder
 from s1batch.results.journal import JournalFlusher, read_journal
 from s1batch.results.journal_turns import OpenTurns
 from s1batch.results.layout import Layout
-from s1batch.results.lease import Lease, LeaseClock, LeaseKeeper
+from s1batch.results.lease import Lease, LeaseKeeper
+from s1batch.results.lease_clock import LeaseClock
 from s1batch.results.part_files import PartFiles, rows_folder
 from s1batch.results.part_writer import PartWriter, journal_rows, part_journals, remove_journals
 from s1batch.results.patience import Patience
@@ -154,11 +155,7 @@ class ResultsStore:
                 self._keeper.release(lease)
 
     def settle(self) -> None:
-        """End what a compaction that was killed has left, and tidy up; the caller holds the gate.
-
-        Raises:
-            ResultsError: Something cannot be renamed or removed.
-        """
+        """End what a compaction that was killed has left, and tidy up; the caller holds the gate."""
         self.patience.through(self._settle)
 
     def _settle(self) -> None:
@@ -168,17 +165,12 @@ class ResultsStore:
         self.tidy()
 
     def refresh(self) -> None:
-        """Make sure that rows are seen which other hosts have just written.
-
-        Raises:
-            ResultsError: The folders cannot be written.
-        """
+        """Make sure that rows are seen which other hosts have just written; the folders can be written."""
         self.patience.through(self._refresh)
 
     def _refresh(self) -> None:
-        for folder in (self.layout.rows, self.layout.journals):
-            with results_errors(folder):
-                refresh_listing(folder)
+        refresh_listing(self.layout.rows)
+        refresh_listing(self.layout.journals)
 
     def open_part(self, part: int) -> PartWriter:
         """Take the lease of a part and load what is answered of it, by any writer.
@@ -197,8 +189,7 @@ class ResultsStore:
             self._keeper.release(lease)
 
         try:
-            with results_errors(self.layout.journals):
-                refresh_listing(self.layout.journals)
+            refresh_listing(self.layout.journals)
             stored = self._stored(part)
             rows = None if stored is None else self._rows_of(stored, part)
             writer = PartWriter(self.layout, self.schema, part, lease, self._flusher, on_close, self.patience, rows)
