@@ -37,7 +37,7 @@ def check_going_on(job, *options):
     assert results.scan().collect().height == CHUNKS
 
 
-def end_with(running, timeout_s=30):
+def end_with(running, timeout_s=300):
     """Wait for the end; return the seconds it took."""
     began = time.monotonic()
     assert running.wait(timeout_s) == 75, running.said
@@ -57,7 +57,7 @@ def test_ctrl_c_twice_ends_at_once(job):
     time.sleep(1.0)
     assert running.process.poll() is None
     os.killpg(running.process.pid, signal.SIGINT)
-    assert end_with(running) < 5
+    assert end_with(running) < 20, "the answers would have taken an hour"
 
 
 @pytest.mark.slow
@@ -141,12 +141,14 @@ def test_a_signal_at_any_moment_of_the_start_leaves_no_trace(after_s, job):
 
 @pytest.mark.slow
 class TestDask:
-    def test_ctrl_c_reaches_only_the_client(self, job):
+    def test_ctrl_c_reaches_only_the_client(self, job, hold):
         """A terminal sends it to the whole group; what the workers asked is waited for and kept."""
+        hold(150)
         running = start(job, *LOCAL)
         wait_for_journal(job.parent / "out", running, 20_000)
         os.killpg(running.process.pid, signal.SIGINT)
-        end_with(running, 60)
+        hold.release()
+        end_with(running)
         assert "run the same command to go on" in one_line(running.said)
         known = stored(job.parent / "out").height
         assert 0 < known < CHUNKS
@@ -155,22 +157,26 @@ class TestDask:
         check_going_on(job, *LOCAL)
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_twice_ends_at_once_and_leaves_no_worker(self, job, number):
+    def test_twice_ends_at_once_and_leaves_no_worker(self, job, number, hold):
         """The second signal ends the client; its workers notice and end too."""
+        hold(150)
         running = start(job, *LOCAL)
         wait_for_journal(job.parent / "out", running, 20_000)
         running.process.send_signal(number)
         time.sleep(0.05)
         running.process.send_signal(number)
         end_with(running)
+        hold.release()
         check_going_on(job)
 
-    def test_sigterm_to_the_whole_group_ends_in_75(self, job):
+    def test_sigterm_to_the_whole_group_ends_in_75(self, job, hold):
         """As a batch system ends a job: the workers may die first."""
+        hold(150)
         running = start(job, *LOCAL)
         wait_for_journal(job.parent / "out", running, 20_000)
         os.killpg(running.process.pid, signal.SIGTERM)
-        end_with(running, 90)
+        hold.release()
+        end_with(running)
         check_going_on(job)
 
     @pytest.mark.parametrize("after_s", [0.0, 0.7, 1.4, 2.1, 3.0])
@@ -186,10 +192,12 @@ class TestDask:
         time.sleep(after_s)
         if running.process.poll() is None:
             os.killpg(running.process.pid, signal.SIGINT)
-        returncode = running.wait(60)
+        returncode = running.wait(300)
         running.wait_for_children()
         assert "Traceback" not in running.said, running.said
-        assert returncode == (0 if stored(job.parent / "out").height == CHUNKS else 75), running.said
+        assert returncode in (0, 75), running.said
+        if returncode == 0:
+            assert s1batch.open_results(job.parent / "out").verify().complete
         check_going_on(job)
 
 
