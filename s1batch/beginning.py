@@ -150,7 +150,8 @@ class Planned:
         elif extend:
             plan = PlanStore(path)
             added = store.patience.through(partial(extend_plan, loaded, facts, job, reader, plan, stop))
-            say(f"{added:,} chunks were added to the plan" if added else "no chunk is missing from the plan")
+            them = f"{count(added, 'chunk')} {'was' if added == 1 else 'were'} added to the plan"
+            say(them if added else "no chunk is missing from the plan")
 
 
 def ask_again(store: ResultsStore, parts: Collection[int], outcomes: Collection[Outcome]) -> int:
