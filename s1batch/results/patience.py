@@ -2,12 +2,14 @@
 
 Whoever cannot write waits for a bounded time and tries again. While anybody waits, one thread writes a small file
 beside the journals, again and again; only when that succeeds are the others let on, so that a thousand answers that
-wait cost no more than one. Event loops write through a thread of their own, and never touch the disk. Answers stay in
-memory meanwhile, and nothing new is asked (`is_away`), which bounds what is lost if the disk stays away.
+wait cost no more than one. An event loop writes its rows itself, which takes microseconds; what fails is tried again in
+a thread. Answers stay in memory meanwhile, and nothing new is asked (`is_away`), which bounds what is lost if the disk
+stays away.
 
 A disk that does not answer at all (NFS, mounted hard, whose server is gone) reports nothing: calls hang. Short ones are
-watched (`call`). A thread that hangs in the kernel cannot be called back, so a process that belongs to the run alone is
-ended when the patience is over; any other one can only wait on.
+watched (`call`), in other threads than an event loop's, which hangs too while a row is written: what servers answer
+meanwhile waits in the sockets. A thread that hangs in the kernel cannot be called back, so a process that belongs to
+the run alone is ended when the patience is over; any other one can only wait on.
 """
 
 from __future__ import annotations

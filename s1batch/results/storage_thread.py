@@ -1,4 +1,4 @@
-"""Short writes for event loops, done in one thread: an event loop that hung with its disk would receive no answer."""
+"""Short writes for event loops that must not wait for the disk, done in one thread."""
 
 from __future__ import annotations
 
