@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.runs import CHUNKS, run, start, stored
 from tests.storage.mounts import FaultyMount
-from tests.storage.steps import complete, ends_well, fingerprints, says, under_way, until
+from tests.storage.steps import complete, ends_well, fingerprints, says, under_way
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +18,7 @@ SILENT = "does not answer for"
 
 
 def test_a_run_says_that_its_folder_does_not_answer_and_goes_on_when_it_does(mount: FaultyMount, job, undisturbed):
-    """What was on its way is received meanwhile, and nothing new is asked."""
+    """Nothing new is asked meanwhile."""
     running = under_way(job)
     mount.hangs()
     said = says(running, SILENT)
@@ -77,8 +77,7 @@ def test_one_signal_ends_a_run_that_hangs_after_its_grace(mount: FaultyMount, jo
 def test_a_run_that_is_killed_while_it_hangs_loses_nothing_that_was_on_file(mount: FaultyMount, job, undisturbed):
     running = under_way(job)
     mount.hangs()
-    before = fingerprints(job)
-    until(lambda: len(fingerprints(job)) == len(before) or len(before) > 0)
+    says(running, SILENT)
     running.kill()
     mount.goes_on()
     known = set(stored(job.parent / "out")["fingerprint"])
